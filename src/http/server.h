@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * HTTP/1.1 server over a listening descriptor (TCP or unix).
+ *
+ * One epoll set; connections are armed one-shot. A worker reads the head without blocking, then runs
+ * the handler as straight-line blocking code with deadlines. The pool grows when the last waiting
+ * worker is taken and shrinks when idle. Idle connections own neither thread nor buffer. What the
+ * handler did not read of a body is drained up to a bound, else the connection is closed.
+ */
+#ifndef TORPOR_HTTP_SERVER_H
+#define TORPOR_HTTP_SERVER_H
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "http/parse.h"
+
+struct http_server;
+struct http_exchange; /* one request and its response; valid inside the handler only */
+
+typedef void http_handler(struct http_exchange *x, void *ctx);
+/* Answers a request that never reached the handler (malformed head, too many connections...). The
+ * connection is closed afterwards. Reply with http_reply_error's body form of your choice. */
+typedef void http_error_handler(struct http_exchange *x, const struct err *why, void *ctx);
+/* Decides whether a fresh connection is served, e.g. by SO_PEERCRED. False closes it. */
+typedef bool http_accept_filter(int fd, void *ctx);
+
+struct http_server_config {
+    int listen_fd; /* the server owns it once started */
+    http_handler *handler;
+    http_error_handler *on_error;     /* NULL: a bare status */
+    http_accept_filter *accept_filter; /* NULL: everyone */
+    void *ctx;
+    size_t threads_max;     /* 0: 64 */
+    size_t connections_max; /* 0: 4096; beyond, new ones get 503 */
+    size_t stack_bytes;     /* 0: 256 KiB */
+    size_t arena_bytes_max; /* of one exchange; 0: 4 MiB */
+    int head_timeout_ms;    /* a started head must be complete; 0: 10000 */
+    int idle_timeout_ms;    /* between requests; 0: 60000 */
+    int io_timeout_ms;      /* without progress on a body, either way; 0: 30000 */
+};
+
+/* Starts the workers. Handlers may run on any of them, several at once. */
+struct http_server *http_server_start(const struct http_server_config *config, struct err *e);
+/* Stops accepting, wakes what waits, waits for the handlers, frees. NULL is fine. */
+void http_server_stop(struct http_server *s);
+
+/* --- inside a handler; all of one exchange on the handler's thread --- */
+
+const struct http_request_head *http_request(const struct http_exchange *x);
+struct slice http_request_header(const struct http_exchange *x, const char *name);
+/* Decoded value of the first query parameter of that name; false when absent or malformed. The text
+ * lives in the exchange's arena. */
+bool http_request_query(struct http_exchange *x, const char *name, struct slice *ret);
+struct arena *http_arena(struct http_exchange *x);
+int http_fd(const struct http_exchange *x); /* for SO_PEERCRED, SO_ERROR; stays the server's */
+
+/* Reads body bytes: > 0, 0 at the end, -1 (ERR_TIMEOUT, ERR_PROTOCOL, ERR_INVALID chunking). Sends
+ * 100 Continue first where the client waits for it. */
+ssize_t http_body_read(struct http_exchange *x, void *dst, size_t n, struct err *e);
+/* Appends the whole body; beyond the buffer's bound ERR_TOO_LARGE (a declared length is checked
+ * before anything is read). */
+int http_body_read_all(struct http_exchange *x, struct buf *dst, struct err *e);
+
+/* Adds a response header. Names and values are ours or validated: CR, LF and NUL assert. Must come
+ * before the reply begins. Date, Content-Length, Transfer-Encoding and Connection are the server's. */
+void http_reply_header(struct http_exchange *x, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Whole reply. `content_type` NULL sends none. A second reply to one exchange asserts.
+ * -1 when the client is gone; callers may ignore it. */
+int http_reply(struct http_exchange *x, int status, const char *content_type, struct slice body);
+/* Streamed reply: `length` bytes, or chunked when negative. Each write goes out at once. */
+int http_reply_begin(struct http_exchange *x, int status, const char *content_type, int64_t length,
+    struct err *e);
+int http_reply_write(struct http_exchange *x, const void *p, size_t n, struct err *e);
+int http_reply_end(struct http_exchange *x, struct err *e);
+/* Cuts the connection, so that a reply that broke half-way is visibly broken. */
+void http_reply_abort(struct http_exchange *x);
+bool http_reply_begun(const struct http_exchange *x);
+/* True once the client has closed its end (also while the handler is busy elsewhere). */
+bool http_peer_gone(const struct http_exchange *x);
+
+#endif
