@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One running virtual machine behind a driver. A driver turns what is wanted into a launch plan
+ * (program, arguments, files, descriptors); torpor-shim confines itself, becomes the VMM's parent and
+ * reports its end over a socket that also survives the agent.
+ */
+#ifndef TORPOR_AGENT_VMM_VMM_H
+#define TORPOR_AGENT_VMM_VMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "proto/sandbox.h"
+
+struct vmm_host {
+    const char *shim;      /* absolute path of torpor-shim */
+    const char *run_dir;   /* /run/torpor/<instance>: sockets <run_dir>/<sandbox id>.shim */
+    const char *qemu;      /* absolute path of the VMM */
+    bool use_kvm;
+    uint32_t tsc_khz;      /* vmm_host_probe finds it; needed under TCG */
+};
+/* Finds QEMU, its firmware, whether KVM runs stock kernels here (TORPOR_ACCEL=auto|kvm|tcg as
+ * `accel`), the TSC frequency. ERR_UNSUPPORTED with what to install when there is no VMM. */
+int vmm_host_probe(const char *accel, struct vmm_host *ret, struct err *e);
+
+struct vmm_boot {
+    struct sandbox_id id;
+    uint32_t vcpus;
+    uint32_t memory_mb;
+    const char *kernel;  /* absolute paths */
+    const char *initrd;
+    const char *base_image; /* raw, read-only, shared */
+    const char *overlay;    /* qcow2, writable by `uid` */
+    const char *netns;      /* path of the namespace that holds GUEST_TAP */
+    uid_t uid;              /* the VMM's own */
+    const char *console_dir; /* absolute folder; console.log there, at most CONSOLE_BYTES_MAX */
+};
+
+struct vmm; /* handle of this agent on one shim */
+
+/* Starts shim and VMM; returns when the VMM's exec has succeeded (its guest boots). On failure
+ * nothing is left. The only forks are the shim and the VMM. */
+struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e);
+/* Readable (POLLIN) when the VMM or the shim has ended; then vmm_exit_text says how. Stays the
+ * handle's; for epoll. */
+int vmm_event_fd(const struct vmm *v);
+/* "qemu killed by SIGKILL", "qemu exited with 1: <last line it wrote>". Never NULL. */
+const char *vmm_exit_text(struct vmm *v);
+pid_t vmm_pid(const struct vmm *v);
+pid_t vmm_shim_pid(const struct vmm *v);
+/* Kills the VMM through its pidfd, waits until it and the shim are gone, removes the socket.
+ * Idempotent. Returns 0 or -1 when something is still there at the deadline. */
+int vmm_stop(struct vmm *v, int64_t deadline, struct err *e);
+/* Closes the handle; what runs keeps running. NULL is fine; returns NULL. */
+struct vmm *vmm_free(struct vmm *v);
+
+/* Ends every shim and VMM that an earlier agent of this run_dir left behind, and removes their
+ * sockets. Does every step, joins the errors. */
+int vmm_remove_leftovers(const struct vmm_host *host, struct err *e);
+
+#endif
