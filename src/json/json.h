@@ -10,7 +10,10 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-enum { JSON_DEPTH_MAX = 64 };
+enum {
+    JSON_DEPTH_MAX = 64,
+    JSON_WRITER_DEPTH_MAX = 128 /* a parsed value fits 64 levels deep into what we write */
+};
 
 enum json_type {
     JSON_NULL,
@@ -37,7 +40,8 @@ struct json_value {
 };
 
 /* Parses the whole text. The tree lives as long as the arena; it does not point into `text`.
- * Errors: ERR_INVALID with the byte offset, ERR_TOO_LARGE when the arena's bound is passed. */
+ * Errors: ERR_INVALID with the byte offset, ERR_TOO_LARGE when the arena's bound is passed,
+ * ERR_NOMEM. */
 int json_parse(struct slice text, struct arena *a, const struct json_value **ret, struct err *e);
 
 /* The member with that key; NULL when absent or when `v` is no object. */
@@ -50,6 +54,7 @@ struct json_writer {
     unsigned depth;
     bool need_comma; /* a value was written before in this container */
     bool after_key;
+    uint64_t objects[JSON_WRITER_DEPTH_MAX / 64]; /* bit d: level d is an object, not an array */
 };
 
 void json_writer_init(struct json_writer *w, struct buf *out);
@@ -64,7 +69,8 @@ void json_string(struct json_writer *w, struct slice s);
 void json_cstr(struct json_writer *w, const char *s);
 void json_int(struct json_writer *w, int64_t v);
 void json_uint(struct json_writer *w, uint64_t v);
-void json_double(struct json_writer *w, double v); /* shortest text that reads back the same */
+/* Text that reads back the same; null for what JSON has no text for (infinity, NaN). */
+void json_double(struct json_writer *w, double v);
 void json_bool(struct json_writer *w, bool v);
 void json_null(struct json_writer *w);
 /* Bytes as a base64 string. */
