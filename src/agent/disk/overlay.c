@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Empty qcow2 overlays, written without a program.
+ *
+ * Theory of operation: a fresh overlay is four clusters of 64 KiB: header, refcount table, one
+ * refcount block, L1 table. All but about 140 bytes are zeros, so the file is sparse and three
+ * small writes make it. One L1 cluster maps 4 TiB, which is the bound on a disk here; one refcount
+ * block counts 2 GiB of file, QEMU adds further blocks as the file grows. The header names no
+ * backing file: whoever opens the image says what lies under it. Nothing is synced: a new overlay
+ * that is lost with the power belonged to a sandbox that was lost too. The format is QEMU's
+ * docs/interop/qcow2.txt.
+ */
+#include "agent/disk/disk.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+
+enum {
+    CLUSTER_BITS = 16,
+    CLUSTER_BYTES = 1 << CLUSTER_BITS,
+    REFCOUNT_ORDER = 4, /* 16 bits each */
+    SECTOR_BYTES = 512,
+    L2_ENTRIES = CLUSTER_BYTES / 8,
+    L1_ENTRIES_MAX = CLUSTER_BYTES / 8,
+};
+
+/* Clusters of the new file, in order. */
+enum { CLUSTER_HEADER, CLUSTER_REFCOUNT_TABLE, CLUSTER_REFCOUNT_BLOCK, CLUSTER_L1, CLUSTER_COUNT };
+
+#define BYTES_PER_L1_ENTRY ((uint64_t)L2_ENTRIES * CLUSTER_BYTES)
+#define VIRTUAL_BYTES_MAX (BYTES_PER_L1_ENTRY * L1_ENTRIES_MAX)
+
+/* Version 3, big-endian, followed by the end mark of the header extensions. */
+struct qcow2_header {
+    uint32_t magic;
+    uint32_t version;
+    uint64_t backing_file_offset;
+    uint32_t backing_file_size;
+    uint32_t cluster_bits;
+    uint64_t size;
+    uint32_t crypt_method;
+    uint32_t l1_size;
+    uint64_t l1_table_offset;
+    uint64_t refcount_table_offset;
+    uint32_t refcount_table_clusters;
+    uint32_t nb_snapshots;
+    uint64_t snapshots_offset;
+    uint64_t incompatible_features;
+    uint64_t compatible_features;
+    uint64_t autoclear_features;
+    uint32_t refcount_order;
+    uint32_t header_length;
+    uint8_t compression_type;
+    uint8_t padding[7];
+    uint32_t end_type; /* extension 0: no more */
+    uint32_t end_length;
+};
+enum { HEADER_BYTES = 112 }; /* without the end mark */
+static_assert(sizeof(struct qcow2_header) == HEADER_BYTES + 8, "no hidden padding");
+
+static uint64_t cluster_offset(unsigned cluster)
+{
+    return (uint64_t)cluster * CLUSTER_BYTES;
+}
+
+static int write_at(int fd, uint64_t offset, const void *src, size_t n, struct err *e)
+{
+    ssize_t put;
+    do
+        put = pwrite(fd, src, n, (off_t)offset);
+    while (put < 0 && errno == EINTR);
+    if (put < 0)
+        return err_sys(e, errno, "write");
+    return (size_t)put == n ? 0 : err_sys(e, ENOSPC, "write");
+}
+
+static int write_header(int fd, uint64_t virtual_bytes, struct err *e)
+{
+    uint64_t l1_entries = (virtual_bytes + BYTES_PER_L1_ENTRY - 1) / BYTES_PER_L1_ENTRY;
+    struct qcow2_header h = {
+        .magic = htobe32(0x514649fb), /* "QFI\xfb" */
+        .version = htobe32(3),
+        .cluster_bits = htobe32(CLUSTER_BITS),
+        .size = htobe64(virtual_bytes),
+        .l1_size = htobe32((uint32_t)l1_entries),
+        .l1_table_offset = htobe64(cluster_offset(CLUSTER_L1)),
+        .refcount_table_offset = htobe64(cluster_offset(CLUSTER_REFCOUNT_TABLE)),
+        .refcount_table_clusters = htobe32(1),
+        .refcount_order = htobe32(REFCOUNT_ORDER),
+        .header_length = htobe32(HEADER_BYTES),
+    };
+    return write_at(fd, cluster_offset(CLUSTER_HEADER), &h, sizeof h, e);
+}
+
+/* The table names one block; the block counts each cluster of the new file once. */
+static int write_refcounts(int fd, struct err *e)
+{
+    uint64_t table = htobe64(cluster_offset(CLUSTER_REFCOUNT_BLOCK));
+    uint16_t counts[CLUSTER_COUNT];
+    for (int i = 0; i < CLUSTER_COUNT; i++)
+        counts[i] = htobe16(1);
+    if (write_at(fd, cluster_offset(CLUSTER_REFCOUNT_TABLE), &table, sizeof table, e) < 0)
+        return -1;
+    return write_at(fd, cluster_offset(CLUSTER_REFCOUNT_BLOCK), counts, sizeof counts, e);
+}
+
+static int fill_overlay(int fd, uint64_t virtual_bytes, uid_t owner, struct err *e)
+{
+    if (fchmod(fd, 0600) < 0)
+        return err_sys(e, errno, "chmod");
+    if (ftruncate(fd, (off_t)cluster_offset(CLUSTER_COUNT)) < 0)
+        return err_sys(e, errno, "set the size");
+    if (write_refcounts(fd, e) < 0 || write_header(fd, virtual_bytes, e) < 0)
+        return -1;
+    /* Last, so that the new owner never sees half a file. */
+    if (fchown(fd, owner, (gid_t)owner) < 0)
+        return err_sys(e, errno, "chown to %u", (unsigned)owner);
+    return 0;
+}
+
+/* A name is one path component, so that `dirfd` alone decides where the file lies. */
+static int check_name(const char *name, struct err *e)
+{
+    if (name[0] == '\0' || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return err_set(e, ERR_INVALID, "not the name of a file: \"%s\"", name);
+    return 0;
+}
+
+int disk_overlay_create(
+    int dirfd, const char *name, uint64_t virtual_bytes, uid_t owner, struct err *e)
+{
+    AUTO_CLOSE int fd = -1;
+    if (check_name(name, e) < 0)
+        return -1;
+    if (virtual_bytes == 0 || virtual_bytes % SECTOR_BYTES != 0 ||
+        virtual_bytes > VIRTUAL_BYTES_MAX)
+        return err_set(
+            e, ERR_INVALID, "a disk cannot have %llu bytes", (unsigned long long)virtual_bytes);
+    /* O_EXCL does not follow a symbolic link either. */
+    fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_sys(e, errno, "create overlay %s", name);
+    if (fill_overlay(fd, virtual_bytes, owner, e) < 0) {
+        (void)unlinkat(dirfd, name, 0);
+        return err_wrap(e, "overlay %s", name);
+    }
+    return 0;
+}
+
+int disk_overlay_remove(int dirfd, const char *name, struct err *e)
+{
+    if (check_name(name, e) < 0)
+        return -1;
+    if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "remove overlay %s", name);
+    return 0;
+}
+
+int disk_allocated_bytes(int dirfd, const char *name, uint64_t *ret, struct err *e)
+{
+    struct stat st;
+    if (check_name(name, e) < 0)
+        return -1;
+    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return err_sys(e, errno, "stat %s", name);
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, ERR_INVALID, "%s is not a regular file", name);
+    *ret = (uint64_t)st.st_blocks * 512; /* the unit of st_blocks, whatever the file system's */
+    return 0;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What torpor-agent and torpor-shim say to each other. Both run on one machine, so numbers are in
+ * its byte order; every struct has a fixed size and no hidden padding.
+ *
+ * Launch: the agent starts the shim with descriptor 3, one end of a socket pair, and sends one
+ * plan: head, then `body_bytes` of NUL-terminated strings: `n_args` arguments of the VMM (the first
+ * is its absolute path, also inside the jail), then for each of `n_files` three strings:
+ * SHIM_FILE_EXEC or SHIM_FILE_READ, the absolute path on the host, the absolute path in the jail.
+ * The descriptors of enum shim_fd come with the head's first byte (SCM_RIGHTS). The answer is
+ * SHIM_MSG_STARTED once the VMM's exec has succeeded, or SHIM_MSG_FAILED and the shim is gone. The
+ * pair then stays a control connection.
+ *
+ * Control: connections to the listening socket, root only, carry struct shim_msg in both
+ * directions. Each request has one reply, SHIM_MSG_STATE or SHIM_MSG_REFUSED; SHIM_MSG_EXITED comes
+ * unasked. A shim answers with its own version whatever the request's: magic, version and the size
+ * of a message never change, so that an agent can tell which version a shim from before its upgrade
+ * speaks.
+ */
+#ifndef TORPOR_PROTO_SHIM_H
+#define TORPOR_PROTO_SHIM_H
+
+#include <assert.h>
+#include <stdint.h>
+
+enum {
+    SHIM_VERSION = 1,
+    SHIM_ID_BYTES = 32,
+    SHIM_TAP_BYTES = 16,   /* IFNAMSIZ */
+    SHIM_TEXT_BYTES = 256, /* as much as an err's message */
+    SHIM_MSG_BYTES = 512,
+    SHIM_ARGS_MAX = 96,       /* the driver uses about 50 */
+    SHIM_FILES_MAX = 256,     /* Debian's QEMU needs 56 */
+    SHIM_BODY_MAX = 64 << 10, /* 256 files of two paths of 100 bytes, and the arguments */
+    SHIM_PLAN_FD = 3,
+    SHIM_UID_MIN = 1000, /* below are the accounts of the system */
+};
+
+#define SHIM_PLAN_MAGIC 0x4e4c5054u /* "TPLN" */
+#define SHIM_MSG_MAGIC 0x47534d54u  /* "TMSG" */
+
+#define SHIM_FILE_EXEC "x" /* may be mapped executable: the program and its shared objects */
+#define SHIM_FILE_READ "r"
+
+/* Descriptors of a plan, all of them, in this order. */
+enum shim_fd {
+    SHIM_FD_LISTEN,      /* listening unix stream socket for control connections */
+    SHIM_FD_CONSOLE_DIR, /* folder for console.log */
+    SHIM_FD_NETNS,       /* network namespace that holds the TAP */
+    SHIM_FD_OVERLAY,     /* read-write */
+    SHIM_FD_BASE,        /* read-only */
+    SHIM_FD_COUNT
+};
+
+/* Where the VMM finds its descriptors; its arguments name these numbers. 0 is /dev/null, 1 and 2 go
+ * to the console log. */
+enum {
+    SHIM_VMM_FD_OVERLAY = 3,
+    SHIM_VMM_FD_BASE,
+    SHIM_VMM_FD_TAP,
+    SHIM_VMM_FD_SERIAL, /* a stream socket */
+    SHIM_VMM_FD_END
+};
+
+enum { SHIM_PLAN_KVM = 1 }; /* flags: the jail has /dev/kvm */
+
+struct shim_plan_head {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t n_fds; /* SHIM_FD_COUNT */
+    uint32_t body_bytes;
+    uint16_t n_args;
+    uint16_t n_files;
+    uint32_t flags;
+    uint32_t uid;             /* the VMM's uid and gid */
+    uint64_t fsize_bytes;     /* RLIMIT_FSIZE of the VMM */
+    char id[SHIM_ID_BYTES];   /* sandbox id, padded with NULs */
+    char tap[SHIM_TAP_BYTES]; /* name of the TAP, padded with NULs */
+};
+static_assert(sizeof(struct shim_plan_head) == 80, "no padding");
+
+enum shim_msg_type {
+    /* Requests. */
+    SHIM_MSG_HELLO = 1,
+    SHIM_MSG_STATUS = 2,
+    SHIM_MSG_KILL = 3, /* SIGKILL to the VMM */
+    SHIM_MSG_ACK = 4,  /* the end of the VMM is known: the shim may end. No reply but the end. */
+    /* Replies and events; all carry pids, start times, id, uptime, `ended`. */
+    SHIM_MSG_STARTED = 64,
+    SHIM_MSG_FAILED = 65, /* text, errnum */
+    SHIM_MSG_STATE = 66,
+    SHIM_MSG_EXITED = 67,  /* wait_status, text */
+    SHIM_MSG_REFUSED = 68, /* unknown version or type, or not now */
+};
+
+struct shim_msg {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t type;
+    uint32_t shim_pid;
+    uint32_t vmm_pid;
+    uint64_t shim_start; /* field 22 of /proc/PID/stat */
+    uint64_t vmm_start;
+    uint64_t uptime_ms;  /* of the VMM */
+    int32_t wait_status; /* of waitpid(2), when `ended` */
+    int32_t errnum;
+    uint32_t ended; /* 1: the VMM has ended */
+    uint32_t reserved;
+    char id[SHIM_ID_BYTES];
+    char text[SHIM_TEXT_BYTES]; /* printable ASCII; why a launch failed, or the VMM's last words */
+    uint8_t pad[SHIM_MSG_BYTES - 344];
+};
+static_assert(sizeof(struct shim_msg) == SHIM_MSG_BYTES, "no padding");
+
+#endif
