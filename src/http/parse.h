@@ -45,7 +45,8 @@ struct http_response_head {
 
 /* Parses one head at the start of `p`. Returns its length in bytes (> 0), 0 when more bytes are
  * needed, -1 with ERR_INVALID, ERR_TOO_LARGE (target), ERR_HEADERS_TOO_LARGE or ERR_UNSUPPORTED
- * (version, transfer coding). */
+ * (version, transfer coding). `where` of the error is "target", "version" or the header it is about.
+ * `ret` is meaningful only after a length was returned. */
 ssize_t http_parse_request(const char *p, size_t n, struct http_request_head *ret, struct err *e);
 ssize_t http_parse_response(const char *p, size_t n, struct http_response_head *ret, struct err *e);
 
