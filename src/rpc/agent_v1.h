@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Messages of torpor.agent.v1.HostAgent; proto/agent.proto is the contract and says what they mean. */
+/* Messages of torpor.agent.v1.HostAgent; proto/agent.proto is the contract and says what they mean.
+ */
 #ifndef TORPOR_RPC_AGENT_V1_H
 #define TORPOR_RPC_AGENT_V1_H
 

@@ -23,8 +23,8 @@ struct rpc_request {
 
 /* Unary. The response is decoded into `resp` and `arena`. A Connect error becomes its kind (the
  * exact one where Torpor-Error says it) and message, with `where` from Torpor-Field. */
-int rpc_call_unary(struct http_conn *c, const struct rpc_request *r, struct arena *arena, void *resp,
-    struct err *e);
+int rpc_call_unary(struct http_conn *c, const struct rpc_request *r, struct arena *arena,
+    void *resp, struct err *e);
 
 /* Server stream: open, then next until it returns 0 or -1. */
 struct rpc_stream {
@@ -32,8 +32,8 @@ struct rpc_stream {
     const struct rpc_request *request; /* must outlive the stream */
     struct buf message;
 };
-int rpc_stream_open(struct rpc_stream *s, struct http_conn *c, const struct rpc_request *r,
-    struct err *e);
+int rpc_stream_open(
+    struct rpc_stream *s, struct http_conn *c, const struct rpc_request *r, struct err *e);
 /* 1: a message, decoded into `resp` and `arena`. 0: ended well. -1: ended with that error; a stream
  * without an end envelope is ERR_PROTOCOL. */
 int rpc_stream_next(struct rpc_stream *s, struct arena *arena, void *resp, struct err *e);

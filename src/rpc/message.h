@@ -5,7 +5,8 @@
  *
  * How a field lies in its struct, by type and label:
  *   scalars          bool, int32_t, int64_t, uint32_t, uint64_t, double; enums are int32_t
- *   string, bytes    struct slice (strings are valid UTF-8; decoded ones have a NUL behind them)
+ *   string, bytes    struct slice (strings are valid UTF-8; decoded ones have a NUL behind them
+ *                    and are "", not NULL, when absent)
  *   message          pointer to the struct, NULL when absent
  *   optional         as above, and a bool at `presence`
  *   oneof member     as above, and a bool at `presence`; at most one of a oneof is set
@@ -59,23 +60,23 @@ struct rpc_field {
     enum rpc_type type;
     enum rpc_label label;
     size_t offset;
-    size_t presence; /* offset of the bool; optional and oneof only */
-    int oneof;       /* which oneof of the message, from 0; oneof members only */
-    const struct rpc_message *message;       /* RPC_MESSAGE */
-    const struct rpc_enum_value *values;     /* RPC_ENUM, ended by a NULL name */
+    size_t presence;                   /* offset of the bool; optional and oneof only */
+    int oneof;                         /* which oneof of the message, from 0; oneof members only */
+    const struct rpc_message *message; /* RPC_MESSAGE */
+    const struct rpc_enum_value *values; /* RPC_ENUM, ended by a NULL name */
 };
 
 struct rpc_message {
-    const char *name; /* full name, package included */
-    size_t size;      /* of the struct */
+    const char *name;               /* full name, package included */
+    size_t size;                    /* of the struct */
     const struct rpc_field *fields; /* ascending numbers */
     size_t n_fields;
 };
 
 enum rpc_codec { RPC_CODEC_JSON, RPC_CODEC_PROTO };
 
-/* Decodes into `msg` (m->size bytes, zeroed here). Unknown fields are skipped, as the protocol says.
- * JSON accepts both spellings of a name, 64-bit numbers as strings or numbers, base64 in both
+/* Decodes into `msg` (m->size bytes, zeroed here). Unknown fields are skipped, as the protocol
+ * says. JSON accepts both spellings of a name, 64-bit numbers as strings or numbers, base64 in both
  * alphabets. Errors: ERR_INVALID naming the field, ERR_TOO_LARGE when the arena is full. */
 int rpc_decode(const struct rpc_message *m, enum rpc_codec codec, struct slice bytes,
     struct arena *a, void *msg, struct err *e);

@@ -13,22 +13,23 @@ struct http_exchange;
 
 struct rpc_call {
     struct http_exchange *x;
-    struct arena *arena;  /* of the exchange */
+    struct arena *arena; /* of the exchange */
     void *ctx;
-    int64_t deadline;     /* from Connect-Timeout-Ms; DEADLINE_NEVER without */
+    int64_t deadline; /* from Connect-Timeout-Ms; DEADLINE_NEVER without */
     enum rpc_codec codec;
 };
 
 /* Fills `resp` (zeroed) in call->arena. Returns 0, or -1 with the error to answer. */
 typedef int rpc_unary_handler(struct rpc_call *call, const void *req, void *resp, struct err *e);
-/* Sends any number of messages with rpc_send. Returns 0, or -1 with the error that ends the stream. */
+/* Sends any number of messages with rpc_send. Returns 0, or -1 with the error that ends the stream.
+ */
 typedef int rpc_stream_handler(struct rpc_call *call, const void *req, struct err *e);
 
 struct rpc_method {
     const char *path; /* "/package.Service/Method" */
     const struct rpc_message *request;
     const struct rpc_message *response;
-    rpc_unary_handler *unary;   /* exactly one of these two */
+    rpc_unary_handler *unary; /* exactly one of these two */
     rpc_stream_handler *stream;
 };
 
