@@ -18,7 +18,7 @@ enum err_kind {
     ERR_NOT_FOUND,
     ERR_METHOD,
     ERR_EXISTS,
-    ERR_STATE,
+    ERR_BAD_STATE,
     ERR_CONFLICT,
     ERR_IN_PROGRESS,
     ERR_TOO_LARGE,

@@ -13,7 +13,7 @@ static const short kind_status[] = {
     [ERR_NOT_FOUND] = 404,
     [ERR_METHOD] = 405,
     [ERR_EXISTS] = 409,
-    [ERR_STATE] = 409,
+    [ERR_BAD_STATE] = 409,
     [ERR_CONFLICT] = 409,
     [ERR_IN_PROGRESS] = 409,
     [ERR_TOO_LARGE] = 413,
@@ -89,6 +89,18 @@ int http_status_from_kind(enum err_kind kind)
 {
     assert((unsigned)kind < ERR_KIND_COUNT);
     return kind_status[kind];
+}
+
+enum err_kind http_kind_from_status(int status)
+{
+    if (status == kind_status[ERR_INTERNAL])
+        return ERR_INTERNAL; /* not the first kind that happens to be a 500 */
+    if (status == kind_status[ERR_BAD_STATE])
+        return ERR_BAD_STATE;
+    for (int k = ERR_NONE + 1; k < ERR_KIND_COUNT; k++)
+        if (kind_status[k] == status)
+            return (enum err_kind)k;
+    return ERR_PROTOCOL;
 }
 
 const char *http_status_phrase(int status)
