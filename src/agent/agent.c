@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Settings, start and stop of the agent. */
+#include "agent/agent.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/life/life.h"
+#include "agent/net/net.h"
+#include "agent/rpc.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/io.h"
+
+enum {
+    SLOTS_DEFAULT = 256,
+    UID_BASE_DEFAULT = 0x70000000, /* far above what distributions and containers hand out */
+    MEMORY_MB_MAX = 1 << 30,
+    READY_TIMEOUT_MS = 5000,
+};
+
+struct agent {
+    struct life *life;
+    struct agent_rpc *rpc;
+    char self[PATH_MAX];
+    char shim[PATH_MAX];
+    char socket[PATH_MAX];
+};
+
+static const char *setting(const char *name, const char *fallback)
+{
+    const char *v = getenv(name);
+    return v && v[0] ? v : fallback;
+}
+
+static int setting_number(
+    const char *name, uint64_t fallback, uint64_t min, uint64_t max, uint64_t *ret, struct err *e)
+{
+    const char *v = setting(name, NULL);
+    uint64_t n = fallback;
+    if (v && (!slice_parse_u64(slice_cstr(v), &n) || n < min || n > max))
+        return err_field(e, name, "%s=%s: must be a number between %llu and %llu", name, v,
+            (unsigned long long)min, (unsigned long long)max);
+    *ret = n;
+    return 0;
+}
+
+static int check_accel(const char *v, struct err *e)
+{
+    if (strcmp(v, "auto") == 0 || strcmp(v, "kvm") == 0 || strcmp(v, "tcg") == 0)
+        return 0;
+    return err_field(e, "TORPOR_ACCEL", "TORPOR_ACCEL=%s: must be auto, kvm or tcg", v);
+}
+
+/* This program and, beside it, the shim. */
+static int find_programs(struct agent *a, struct err *e)
+{
+    const char *shim = setting("TORPOR_SHIM", NULL);
+    ssize_t n = readlink("/proc/self/exe", a->self, sizeof a->self - 1);
+    char *slash;
+    if (n < 0)
+        return err_sys(e, errno, "/proc/self/exe");
+    a->self[n] = '\0';
+    if (shim) {
+        (void)snprintf(a->shim, sizeof a->shim, "%s", shim);
+    } else {
+        slash = strrchr(a->self, '/');
+        if (snprintf(a->shim, sizeof a->shim, "%.*s/torpor-shim", (int)(slash - a->self),
+                a->self) >= (int)sizeof a->shim)
+            return err_set(e, ERR_INVALID, "path too long");
+    }
+    if (access(a->shim, X_OK) < 0)
+        return err_sys(e, errno, "TORPOR_SHIM=%s", a->shim);
+    return 0;
+}
+
+static int read_settings(const struct agent *a, struct life_config *c, struct err *e)
+{
+    uint64_t slots;
+    uint64_t memory_mb;
+    uint64_t uid_base;
+    *c = (struct life_config){.dir = setting("TORPOR_DIR", NULL),
+        .run_base = setting("TORPOR_RUN_BASE", "/run/torpor"),
+        .shim = a->shim,
+        .self = a->self,
+        .accel = setting("TORPOR_ACCEL", "auto"),
+        .net_range = setting("TORPOR_NET", "10.11.0.0/16"),
+        .resolver = setting("TORPOR_RESOLVER", NULL)};
+    if (!c->dir)
+        return err_field(e, "TORPOR_DIR", "TORPOR_DIR is not set: the data folder");
+    if (check_accel(c->accel, e) < 0 ||
+        setting_number("TORPOR_SLOTS", SLOTS_DEFAULT, 1, NET_SLOTS_MAX, &slots, e) < 0 ||
+        setting_number("TORPOR_MEMORY_MB", 0, 0, MEMORY_MB_MAX, &memory_mb, e) < 0 ||
+        setting_number("TORPOR_UID_BASE", UID_BASE_DEFAULT, 1000, INT_MAX, &uid_base, e) < 0)
+        return -1;
+    c->slots = (size_t)slots;
+    c->memory_mb = (int64_t)memory_mb;
+    c->uid_base = (uid_t)uid_base;
+    return 0;
+}
+
+static int serve(struct agent *a, struct err *e)
+{
+    const char *path = setting("TORPOR_AGENT_SOCKET", NULL);
+    uint64_t control_uid;
+    if (setting_number("TORPOR_CONTROL_UID", 0, 0, UINT32_MAX - 1, &control_uid, e) < 0)
+        return -1;
+    if (path)
+        (void)snprintf(a->socket, sizeof a->socket, "%s", path);
+    else
+        (void)snprintf(a->socket, sizeof a->socket, "%s/agent.sock", life_run_dir(a->life));
+    a->rpc = agent_rpc_start(a->life, a->socket, (uid_t)control_uid, e);
+    return a->rpc ? 0 : -1;
+}
+
+static int say_ready(const struct agent *a, int fd, struct err *e)
+{
+    char line[PATH_MAX + 64];
+    int n = snprintf(
+        line, sizeof line, "ready instance=%u socket=%s\n", life_instance(a->life), a->socket);
+    int rc = fd < 0 ? 0 : io_write_full(fd, line, (size_t)n, deadline_in_ms(READY_TIMEOUT_MS), e);
+    if (fd >= 0)
+        (void)close(fd);
+    return rc;
+}
+
+static int start_parts(struct agent *a, int ready_fd, struct err *e)
+{
+    struct life_config config;
+    if (find_programs(a, e) < 0 || read_settings(a, &config, e) < 0)
+        return -1;
+    a->life = life_open(&config, e);
+    if (!a->life || serve(a, e) < 0)
+        return -1;
+    return say_ready(a, ready_fd, e);
+}
+
+struct agent *agent_start(int ready_fd, struct err *e)
+{
+    struct agent *a = calloc(1, sizeof *a);
+    struct err ignored = {0};
+    if (!a) {
+        (void)err_set(e, ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    if (start_parts(a, ready_fd, e) == 0)
+        return a;
+    (void)agent_stop(a, &ignored);
+    return NULL;
+}
+
+int agent_stop(struct agent *a, struct err *e)
+{
+    int rc = 0;
+    agent_rpc_stop(a->rpc);
+    if (a->life)
+        rc = life_close(a->life, e);
+    free(a);
+    return rc;
+}

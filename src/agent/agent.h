@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agent as a whole: settings from the environment, start, stop. */
+#ifndef TORPOR_AGENT_AGENT_H
+#define TORPOR_AGENT_AGENT_H
+
+#include "base/err.h"
+
+struct agent;
+
+/*
+ * Starts from the environment:
+ *   TORPOR_DIR            data folder, required
+ *   TORPOR_RUN_BASE       sockets and locks of all instances (/run/torpor)
+ *   TORPOR_AGENT_SOCKET   where it listens (<run base>/<instance>/agent.sock)
+ *   TORPOR_CONTROL_UID    who may call beside root (0)
+ *   TORPOR_SHIM           path of torpor-shim (beside this program)
+ *   TORPOR_ACCEL          auto, kvm, tcg (auto)
+ *   TORPOR_NET            IPv4 /16 of all instances (10.11.0.0/16)
+ *   TORPOR_RESOLVER       where guests' DNS goes (of /etc/resolv.conf)
+ *   TORPOR_SLOTS          sandboxes at once (256)
+ *   TORPOR_MEMORY_MB      memory to promise (4 times RAM)
+ *   TORPOR_UID_BASE       first uid for VMMs (1879048192)
+ * A bad value fails with its name, the value and what is allowed. `ready_fd` (or -1) gets the line
+ * "ready instance=<n> socket=<path>" once calls are served.
+ */
+struct agent *agent_start(int ready_fd, struct err *e);
+/* Stops every VM and removes what it made of the host. -1 with all errors joined. */
+int agent_stop(struct agent *a, struct err *e);
+
+#endif

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Exec: one process.Process/Start stream, collected to its end. */
+#include "agent/guest/guest_int.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "proto/limits.h"
+#include "rpc/agent_v1.h"
+#include "rpc/client.h"
+#include "rpc/process_v1.h"
+
+enum {
+    EXIT_TIMED_OUT = 124,       /* as timeout(1) */
+    EXIT_SIGNAL_BASE = 128,     /* as a shell reports it */
+    MESSAGE_BYTES = 256 * 1024, /* one event: 32 KiB of output in base64 with room */
+    GRACE_MS = 10000,           /* the guest ends the process; this long for saying so */
+    AUTH_MAX = 256,
+};
+
+struct exec_run {
+    struct buf *out_stdout;
+    struct buf *out_stderr;
+    struct agent_exec_response *resp;
+    bool started;
+    bool ended;
+};
+
+/* Appends what still fits under the bound of both streams together. */
+static void collect(struct exec_run *run, struct buf *dst, struct slice bytes)
+{
+    size_t room = LIMIT_EXEC_OUTPUT_BYTES - run->out_stdout->len - run->out_stderr->len;
+    if (bytes.n > room) {
+        run->resp->truncated = true;
+        bytes.n = room;
+    }
+    buf_append_slice(dst, bytes);
+    if (dst->failed)
+        run->resp->truncated = true;
+}
+
+/* sigabbrev_np gives "KILL"; its strings are static, so the answer needs a table of our own form.
+ */
+static struct slice signal_name(uint32_t number)
+{
+    static const char *const names[] = {[SIGHUP] = "SIGHUP",
+        [SIGINT] = "SIGINT",
+        [SIGQUIT] = "SIGQUIT",
+        [SIGILL] = "SIGILL",
+        [SIGTRAP] = "SIGTRAP",
+        [SIGABRT] = "SIGABRT",
+        [SIGBUS] = "SIGBUS",
+        [SIGFPE] = "SIGFPE",
+        [SIGKILL] = "SIGKILL",
+        [SIGUSR1] = "SIGUSR1",
+        [SIGSEGV] = "SIGSEGV",
+        [SIGUSR2] = "SIGUSR2",
+        [SIGPIPE] = "SIGPIPE",
+        [SIGALRM] = "SIGALRM",
+        [SIGTERM] = "SIGTERM",
+        [SIGSTKFLT] = "SIGSTKFLT",
+        [SIGCHLD] = "SIGCHLD",
+        [SIGCONT] = "SIGCONT",
+        [SIGSTOP] = "SIGSTOP",
+        [SIGTSTP] = "SIGTSTP",
+        [SIGTTIN] = "SIGTTIN",
+        [SIGTTOU] = "SIGTTOU",
+        [SIGURG] = "SIGURG",
+        [SIGXCPU] = "SIGXCPU",
+        [SIGXFSZ] = "SIGXFSZ",
+        [SIGVTALRM] = "SIGVTALRM",
+        [SIGPROF] = "SIGPROF",
+        [SIGWINCH] = "SIGWINCH",
+        [SIGIO] = "SIGIO",
+        [SIGPWR] = "SIGPWR",
+        [SIGSYS] = "SIGSYS"};
+    if (number < ARRAY_LEN(names) && names[number])
+        return slice_cstr(names[number]);
+    return SLICE_LIT("SIGRT");
+}
+
+static void take_end(struct exec_run *run, const struct process_end_event *end)
+{
+    struct agent_exec_response *r = run->resp;
+    run->ended = true;
+    r->timed_out = end->timed_out;
+    if (end->signal > 0 && end->signal <= 64) {
+        r->signal = signal_name(end->signal);
+        r->exit_code = EXIT_SIGNAL_BASE + (int32_t)end->signal;
+    } else {
+        r->exit_code = end->exit_code;
+    }
+    if (end->timed_out)
+        r->exit_code = EXIT_TIMED_OUT;
+}
+
+static void take_event(struct exec_run *run, const struct process_event *event)
+{
+    if (!event)
+        return;
+    if (event->start)
+        run->started = true;
+    if (event->data && event->data->has_stdout)
+        collect(run, run->out_stdout, event->data->stdout_bytes);
+    if (event->data && event->data->has_stderr)
+        collect(run, run->out_stderr, event->data->stderr_bytes);
+    if (event->end)
+        take_end(run, event->end);
+}
+
+/* Reads events to the end of the stream. */
+static int collect_events(struct rpc_stream *s, struct exec_run *run, struct err *e)
+{
+    for (;;) {
+        struct process_start_response message = {0};
+        struct arena arena;
+        int rc;
+        arena_init(&arena, MESSAGE_BYTES * 2);
+        rc = rpc_stream_next(s, &arena, &message, e);
+        if (rc > 0)
+            take_event(run, message.event);
+        arena_done(&arena);
+        if (rc <= 0)
+            return rc;
+    }
+}
+
+/* Names the request's field that a refused start is about. */
+static int start_error(struct err *e)
+{
+    if (e->kind == ERR_UNAUTHORIZED) {
+        e->kind = ERR_INVALID;
+        (void)snprintf(e->where, sizeof e->where, "user");
+    } else if (e->kind == ERR_INVALID && !e->where[0]) {
+        (void)snprintf(
+            e->where, sizeof e->where, "%s", strncmp(e->msg, "cwd ", 4) == 0 ? "cwd" : "cmd");
+    }
+    return -1;
+}
+
+/* "Basic base64(user:)", how envd is told the user of a call. */
+static void basic_auth(struct slice user, char dst[AUTH_MAX])
+{
+    char plain[128];
+    int n = snprintf(plain, sizeof plain, "%.*s:", (int)user.n, user.p);
+    memcpy(dst, "Basic ", 6);
+    base64_encode(plain, (size_t)n, dst + 6);
+    dst[6 + base64_encoded_len((size_t)n)] = '\0';
+}
+
+static void start_request(const struct agent_exec_request *req, struct process_config *config,
+    struct process_start_request *ret)
+{
+    *config = (struct process_config){.cmd = req->cmd,
+        .args = req->args,
+        .envs = req->env,
+        .cwd = req->cwd,
+        .has_cwd = req->cwd.n > 0};
+    *ret = (struct process_start_request){.process = config,
+        .stdin_data = req->stdin_bytes,
+        .has_stdin_data = req->stdin_bytes.n > 0,
+        .has_stdin_open = true};
+}
+
+/* Opens the stream; a kept connection that turns out closed is replaced once. */
+static struct http_conn *open_stream(
+    struct guest *g, struct rpc_stream *s, const struct rpc_request *request, struct err *e)
+{
+    for (int attempt = 0;; attempt++) {
+        bool reused = false;
+        struct http_conn *c = guest_conn_acquire(g, &reused, request->deadline, e);
+        if (!c)
+            return NULL;
+        if (rpc_stream_open(s, c, request, e) == 0)
+            return c;
+        rpc_stream_done(s);
+        guest_conn_release(g, c);
+        if (!reused || attempt > 0 || e->kind != ERR_UNAVAILABLE)
+            return NULL;
+    }
+}
+
+int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf *out_stdout,
+    struct buf *out_stderr, struct agent_exec_response *resp, struct err *e)
+{
+    char auth[AUTH_MAX];
+    struct http_header headers[2] = {{SLICE_LIT("X-Access-Token"), slice_cstr(guest_token(g))}};
+    struct process_config config;
+    struct process_start_request start;
+    struct rpc_stream stream = {0};
+    struct exec_run run = {.out_stdout = out_stdout, .out_stderr = out_stderr, .resp = resp};
+    int64_t began = clock_mono_us();
+    int64_t timeout_ms = (int64_t)req->timeout_sec * 1000;
+    struct rpc_request request = {.path = PROCESS_V1_PATH("Start"),
+        .request = &process_start_request_message,
+        .response = &process_start_response_message,
+        .msg = &start,
+        .codec = RPC_CODEC_JSON,
+        .headers = headers,
+        .n_headers = 1,
+        .timeout_ms = timeout_ms,
+        .deadline = deadline_in_ms(timeout_ms + GRACE_MS),
+        .max_bytes = MESSAGE_BYTES};
+    struct http_conn *c;
+    int rc;
+    if (req->user.n > 64)
+        return err_field(e, "user", "longer than 64 bytes");
+    if (req->user.n > 0) {
+        basic_auth(req->user, auth);
+        headers[request.n_headers++] =
+            (struct http_header){SLICE_LIT("Authorization"), slice_cstr(auth)};
+    }
+    start_request(req, &config, &start);
+    c = open_stream(g, &stream, &request, e);
+    if (!c)
+        return -1;
+    rc = collect_events(&stream, &run, e);
+    rpc_stream_done(&stream);
+    guest_conn_release(g, c);
+    if (!run.ended)
+        return rc < 0 ? (run.started ? -1 : start_error(e))
+                      : err_set(e, ERR_PROTOCOL, "the guest agent ended the stream early");
+    resp->stdout_bytes = buf_slice(out_stdout);
+    resp->stderr_bytes = buf_slice(out_stderr);
+    resp->duration_ms = (clock_mono_us() - began) / 1000;
+    return 0;
+}

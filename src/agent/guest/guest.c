@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Connections to one guest, readiness. */
+#include "agent/guest/guest_int.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/sock.h"
+#include "http/status.h"
+#include "json/json.h"
+#include "proto/limits.h"
+
+enum {
+    LIVE_MAX = 256, /* calls at once into one guest */
+    READY_ATTEMPT_MS =
+        500,               /* a SYN waits in the TAP until the guest's link is up; then a new one */
+    READY_REFUSED_MS = 20, /* the guest is up but envd does not listen yet */
+};
+
+struct guest {
+    char host_ip[16];
+    char token[GUEST_TOKEN_CHARS + 1];
+    pthread_mutex_t lock; /* everything below */
+    bool closed;
+    int live_fds[LIVE_MAX]; /* of connections inside a call, for guest_close */
+    size_t n_live;
+    struct http_conn *idle[GUEST_IDLE_MAX];
+    size_t n_idle;
+};
+
+struct guest *guest_new(const char *host_ip, const char token[GUEST_TOKEN_CHARS + 1])
+{
+    struct guest *g = calloc(1, sizeof *g);
+    if (!g)
+        return NULL;
+    (void)snprintf(g->host_ip, sizeof g->host_ip, "%s", host_ip);
+    memcpy(g->token, token, sizeof g->token);
+    (void)pthread_mutex_init(&g->lock, NULL);
+    return g;
+}
+
+void guest_close(struct guest *g)
+{
+    MUTEX_GUARD(&g->lock);
+    g->closed = true;
+    for (size_t i = 0; i < g->n_live; i++)
+        (void)shutdown(g->live_fds[i], SHUT_RDWR);
+    while (g->n_idle > 0)
+        (void)http_conn_free(g->idle[--g->n_idle]);
+}
+
+struct guest *guest_free(struct guest *g)
+{
+    if (!g)
+        return NULL;
+    guest_close(g);
+    (void)pthread_mutex_destroy(&g->lock);
+    free(g);
+    return NULL;
+}
+
+const char *guest_token(const struct guest *g)
+{
+    return g->token;
+}
+
+/* Notes a connection as inside a call. */
+static int live_add(struct guest *g, int fd, struct err *e)
+{
+    MUTEX_GUARD(&g->lock);
+    if (g->closed)
+        return err_set(e, ERR_UNAVAILABLE, "the sandbox is going away");
+    if (g->n_live == LIVE_MAX)
+        return err_set(e, ERR_NO_CAPACITY, "%d calls into this sandbox are under way", LIVE_MAX);
+    g->live_fds[g->n_live++] = fd;
+    return 0;
+}
+
+static void live_remove_locked(struct guest *g, int fd)
+{
+    for (size_t i = 0; i < g->n_live; i++)
+        if (g->live_fds[i] == fd) {
+            g->live_fds[i] = g->live_fds[--g->n_live];
+            return;
+        }
+}
+
+static struct http_conn *idle_take(struct guest *g)
+{
+    MUTEX_GUARD(&g->lock);
+    while (!g->closed && g->n_idle > 0) {
+        struct http_conn *c = g->idle[--g->n_idle];
+        if (http_conn_reusable(c))
+            return c;
+        (void)http_conn_free(c);
+    }
+    return NULL;
+}
+
+struct http_conn *guest_conn_acquire(
+    struct guest *g, bool *ret_reused, int64_t deadline, struct err *e)
+{
+    struct http_conn *c = idle_take(g);
+    bool reused = c != NULL;
+    if (!c) {
+        int64_t connect_deadline = deadline_in_ms(GUEST_CONNECT_MS);
+        int fd = sock_connect_tcp(g->host_ip, GUEST_ENVD_PORT,
+            connect_deadline < deadline ? connect_deadline : deadline, e);
+        if (fd < 0 || !(c = http_conn_new(fd, e))) {
+            e->kind = ERR_UNAVAILABLE;
+            (void)err_wrap(e, "the guest does not answer");
+            return NULL;
+        }
+    }
+    if (live_add(g, http_conn_fd(c), e) < 0)
+        return http_conn_free(c);
+    *ret_reused = reused;
+    return c;
+}
+
+void guest_conn_release(struct guest *g, struct http_conn *c)
+{
+    if (!c)
+        return;
+    {
+        MUTEX_GUARD(&g->lock);
+        live_remove_locked(g, http_conn_fd(c));
+        if (!g->closed && g->n_idle < GUEST_IDLE_MAX && http_conn_reusable(c)) {
+            g->idle[g->n_idle++] = c;
+            return;
+        }
+    }
+    (void)http_conn_free(c);
+}
+
+struct http_conn *guest_call(struct guest *g, const struct http_call *call,
+    const struct http_response_head **ret_head, int64_t deadline, struct err *e)
+{
+    for (int attempt = 0;; attempt++) {
+        bool reused = false;
+        struct http_conn *c = guest_conn_acquire(g, &reused, deadline, e);
+        if (!c)
+            return NULL;
+        if (http_send(c, call, deadline, e) == 0 && http_recv_head(c, ret_head, deadline, e) == 0)
+            return c;
+        guest_conn_release(g, c);
+        /* A kept connection may have been closed by the guest before it saw the request. */
+        if (!reused || attempt > 0 || e->kind != ERR_UNAVAILABLE)
+            return NULL;
+    }
+}
+
+int guest_answer_error(
+    struct http_conn *c, const struct http_response_head *head, int64_t deadline, struct err *e)
+{
+    AUTO_BUF struct buf body = BUF_INIT(GUEST_ERROR_BYTES);
+    int status = head->status;
+    struct arena arena;
+    const struct json_value *v = NULL;
+    const struct json_value *message;
+    struct err ignored = {0};
+    enum err_kind kind = http_kind_from_status(status);
+    arena_init(&arena, GUEST_ERROR_BYTES * 4);
+    if (http_recv_body_all(c, &body, deadline, &ignored) == 0)
+        (void)json_parse(buf_slice(&body), &arena, &v, &ignored);
+    message = json_get(v, "message");
+    if (message && message->type == JSON_STRING)
+        (void)err_set(e, kind, "%.*s", (int)message->string.n, message->string.p);
+    else
+        (void)err_set(e, kind, "the guest agent answered %d", status);
+    arena_done(&arena);
+    return -1;
+}
+
+/* One attempt: connect and GET /health. */
+static int health(struct guest *g, int64_t deadline, struct err *e)
+{
+    const struct http_call call = {
+        .method = "GET", .target = "/health", .host = "guest", .body_length = HTTP_BODY_IS_SLICE};
+    const struct http_response_head *head;
+    struct http_conn *c = guest_call(g, &call, &head, deadline, e);
+    int status;
+    if (!c)
+        return -1;
+    status = head->status;
+    if (status == HTTP_NO_CONTENT) {
+        guest_conn_release(g, c);
+        return 0;
+    }
+    (void)guest_answer_error(c, head, deadline, e);
+    guest_conn_release(g, c);
+    return -1;
+}
+
+int guest_wait_ready(struct guest *g, int abort_fd, int64_t deadline, struct err *e)
+{
+    for (;;) {
+        struct err attempt = {0};
+        int64_t until = deadline_in_ms(READY_ATTEMPT_MS);
+        int64_t pause;
+        if (health(g, until < deadline ? until : deadline, &attempt) == 0)
+            return 0;
+        if (clock_mono_ms() >= deadline)
+            return err_set(e, ERR_TIMEOUT, "the guest did not come up in time: %s", attempt.msg);
+        pause = until - clock_mono_ms();
+        if (pause > READY_REFUSED_MS)
+            pause = READY_REFUSED_MS;
+        if (io_wait(abort_fd, POLLIN, deadline_in_ms(pause > 0 ? pause : 0), &attempt) > 0)
+            return err_set(e, ERR_UNAVAILABLE, "the VM ended before its guest was ready");
+    }
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* state.json of one sandbox. */
+#include "agent/life/journal.h"
+
+#include <stddef.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "json/json.h"
+
+enum { FORMAT = 1, FILE_BYTES_MAX = 16 * 1024 };
+static const char file_name[] = "state.json";
+
+/* The plain members, in one table for both directions. */
+static const struct {
+    const char *key;
+    size_t offset;
+    size_t size; /* of the array, for texts */
+} texts[] = {
+    {"message", offsetof(struct journal_entry, message), JOURNAL_MESSAGE_MAX},
+    {"template", offsetof(struct journal_entry, template), 65},
+    {"image_digest", offsetof(struct journal_entry, image_digest), JOURNAL_DIGEST_MAX},
+    {"request_id", offsetof(struct journal_entry, request_id), 65},
+};
+static const struct {
+    const char *key;
+    size_t offset;
+} ints32[] = {
+    {"vcpus", offsetof(struct journal_entry, vcpus)},
+    {"memory_mb", offsetof(struct journal_entry, memory_mb)},
+    {"timeout_sec", offsetof(struct journal_entry, timeout_sec)},
+};
+static const struct {
+    const char *key;
+    size_t offset;
+} ints64[] = {
+    {"created_at_ms", offsetof(struct journal_entry, created_at_ms)},
+    {"started_at_ms", offsetof(struct journal_entry, started_at_ms)},
+    {"status_since_ms", offsetof(struct journal_entry, status_since_ms)},
+    {"last_active_at_ms", offsetof(struct journal_entry, last_active_at_ms)},
+};
+
+int journal_write(int sandbox_fd, const struct journal_entry *entry, struct err *e)
+{
+    AUTO_BUF struct buf text = BUF_INIT(FILE_BYTES_MAX);
+    const char *base = (const char *)entry;
+    struct json_writer w;
+    json_writer_init(&w, &text);
+    json_object_begin(&w);
+    json_key(&w, "format");
+    json_int(&w, FORMAT);
+    json_key(&w, "id");
+    json_cstr(&w, entry->id.text);
+    json_key(&w, "status");
+    json_cstr(&w, sandbox_status_name(entry->state.status));
+    json_key(&w, "reason");
+    json_cstr(&w, sandbox_reason_name(entry->state.reason));
+    json_key(&w, "revision");
+    json_uint(&w, entry->state.revision);
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        json_key(&w, texts[i].key);
+        json_cstr(&w, base + texts[i].offset);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(ints32); i++) {
+        json_key(&w, ints32[i].key);
+        json_int(&w, *(const int32_t *)(const void *)(base + ints32[i].offset));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(ints64); i++) {
+        json_key(&w, ints64[i].key);
+        json_int(&w, *(const int64_t *)(const void *)(base + ints64[i].offset));
+    }
+    json_object_end(&w);
+    buf_append_char(&text, '\n');
+    if (text.failed)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    return io_replace_file(sandbox_fd, file_name, text.p, text.len, 0600, e);
+}
+
+static bool get_int(
+    const struct json_value *v, const char *key, int64_t min, int64_t max, int64_t *ret)
+{
+    const struct json_value *m = json_get(v, key);
+    if (!m || m->type != JSON_INT || m->integer < min || m->integer > max)
+        return false;
+    *ret = m->integer;
+    return true;
+}
+
+static struct slice get_text(const struct json_value *v, const char *key)
+{
+    const struct json_value *m = json_get(v, key);
+    return m && m->type == JSON_STRING ? m->string : (struct slice){0};
+}
+
+static bool take_members(const struct json_value *v, struct journal_entry *ret)
+{
+    char *base = (char *)ret;
+    int64_t n;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        if (!slice_copy_cstr(get_text(v, texts[i].key), base + texts[i].offset, texts[i].size))
+            return false;
+    for (size_t i = 0; i < ARRAY_LEN(ints32); i++) {
+        if (!get_int(v, ints32[i].key, 0, INT32_MAX, &n))
+            return false;
+        *(int32_t *)(void *)(base + ints32[i].offset) = (int32_t)n;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(ints64); i++)
+        if (!get_int(v, ints64[i].key, 0, INT64_MAX, (int64_t *)(void *)(base + ints64[i].offset)))
+            return false;
+    return true;
+}
+
+static bool take(const struct json_value *v, struct journal_entry *ret)
+{
+    int64_t format;
+    int64_t revision;
+    if (!get_int(v, "format", FORMAT, FORMAT, &format) ||
+        !get_int(v, "revision", 0, INT64_MAX, &revision) ||
+        !sandbox_id_parse(get_text(v, "id"), &ret->id) ||
+        !sandbox_status_parse(get_text(v, "status"), &ret->state.status) ||
+        !sandbox_reason_parse(get_text(v, "reason"), &ret->state.reason))
+        return false;
+    ret->state.revision = (uint64_t)revision;
+    return take_members(v, ret);
+}
+
+int journal_read(int sandbox_fd, struct journal_entry *ret, struct err *e)
+{
+    AUTO_BUF struct buf text = BUF_INIT(FILE_BYTES_MAX);
+    struct journal_entry entry = {0};
+    const struct json_value *v;
+    struct arena arena;
+    int rc;
+    if (io_read_file(sandbox_fd, file_name, &text, e) < 0)
+        return -1;
+    arena_init(&arena, FILE_BYTES_MAX * 8);
+    rc = json_parse(buf_slice(&text), &arena, &v, e);
+    if (rc == 0 && !take(v, &entry))
+        rc = err_set(e, ERR_INVALID, "not a sandbox journal of format %d", FORMAT);
+    arena_done(&arena);
+    if (rc == 0)
+        *ret = entry;
+    return rc < 0 ? err_wrap(e, "%s", file_name) : 0;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sandboxes of one host: create, destroy, list, and what is done inside one. All functions may
+ * be called from any thread.
+ */
+#ifndef TORPOR_AGENT_LIFE_LIFE_H
+#define TORPOR_AGENT_LIFE_LIFE_H
+
+#include <sys/types.h>
+
+#include "agent/life/journal.h"
+#include "base/buf.h"
+
+struct agent_exec_request;
+struct agent_exec_response;
+struct guest_write;
+struct rpc_entry;
+
+struct life_config {
+    const char *dir;       /* data folder */
+    const char *run_base;  /* sockets and locks of all instances, e.g. /run/torpor */
+    const char *shim;      /* absolute path of torpor-shim */
+    const char *self;      /* absolute path of this program, for its net-helper */
+    const char *accel;     /* auto, kvm, tcg */
+    const char *net_range; /* IPv4 /16 that all instances share */
+    const char *resolver;  /* NULL: of /etc/resolv.conf */
+    uid_t uid_base;        /* of the host; an instance has HOST_UIDS from it */
+    size_t slots;
+    int64_t memory_mb; /* 0: by the machine */
+};
+
+enum { HOST_UIDS = 4096 }; /* uids of one instance: slots, then the control plane's */
+
+struct life;
+
+/* Takes the data folder and an instance, ends what an earlier agent left running, prepares the
+ * network, reads the sandboxes on disk (those that ran are `stopped`, reason vm_exited). */
+struct life *life_open(const struct life_config *config, struct err *e);
+/* Stops every VM (its sandbox becomes `stopped`, its files stay) and removes everything of this
+ * instance from the host. Does every step. Returns 0, or -1 with all errors joined. */
+int life_close(struct life *l, struct err *e);
+
+unsigned life_instance(const struct life *l);
+const char *life_run_dir(const struct life *l);
+
+/* A sandbox as others see it. */
+struct life_info {
+    struct journal_entry entry;
+    char host_ip[16]; /* "" when it has no network */
+};
+
+struct life_create {
+    struct sandbox_id id;
+    struct slice template;
+    struct slice request_id; /* the same id with the same request id gives the first answer again */
+    int32_t vcpus;
+    int32_t memory_mb;
+    int32_t timeout_sec;
+    const struct rpc_entry *env;
+    size_t n_env;
+};
+/* Returns when exec works in the guest. On failure nothing is left. Errors: ERR_INVALID with the
+ * field, ERR_NOT_FOUND (template), ERR_EXISTS, ERR_NO_CAPACITY, ERR_TIMEOUT, ERR_INTERNAL. */
+int life_create(struct life *l, const struct life_create *c, struct life_info *ret, struct err *e);
+
+/* Works in every state; what is not there is destroyed already. `expected_revision` 0: any. */
+int life_destroy(struct life *l, const struct sandbox_id *id, uint64_t expected_revision,
+    uint64_t *ret_revision, struct err *e);
+
+int life_ping(
+    struct life *l, const struct sandbox_id *id, int64_t *ret_last_active_ms, struct err *e);
+int life_set_timeout(struct life *l, const struct sandbox_id *id, int32_t timeout_sec,
+    struct life_info *ret, struct err *e);
+
+/* Exec and files need a running sandbox (ERR_BAD_STATE otherwise) and count as activity. */
+int life_exec(struct life *l, const struct sandbox_id *id, const struct agent_exec_request *req,
+    struct buf *out_stdout, struct buf *out_stderr, struct agent_exec_response *resp,
+    struct err *e);
+int life_read_file(struct life *l, const struct sandbox_id *id, struct slice path,
+    struct slice user, struct buf *dst, struct err *e);
+int life_write_file(
+    struct life *l, const struct sandbox_id *id, const struct guest_write *w, struct err *e);
+
+struct life_summary {
+    const char *host_id;
+    const char *cluster_id;
+    uint64_t epoch;
+    uint64_t host_revision;
+    int64_t memory_mb_total, memory_mb_used;
+    size_t slots_total, slots_used;
+    int64_t disk_free_bytes;
+};
+/* Calls `each` for every sandbox changed after `since` (0: all), under the registry's lock: it must
+ * not call back. */
+int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const struct life_info *info),
+    void *ctx, struct life_summary *ret, struct err *e);
+int life_templates(
+    struct life *l, void (*each)(void *ctx, const char *name), void *ctx, struct err *e);
+
+#endif

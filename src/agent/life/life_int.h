@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Registry and sandbox, shared inside this folder.
+ *
+ * One transition at a time per sandbox: who has set `in_transition` (sandbox_lock) owns the
+ * sandbox's resources until it clears it. life.lock is short and guards the table and what is
+ * published of each sandbox; nobody waits or calls out while holding it.
+ */
+#ifndef TORPOR_AGENT_LIFE_LIFE_INT_H
+#define TORPOR_AGENT_LIFE_LIFE_INT_H
+
+#include <pthread.h>
+
+#include "agent/life/admission.h"
+#include "agent/life/host.h"
+#include "agent/life/life.h"
+#include "agent/net/net.h"
+#include "agent/vmm/vmm.h"
+
+enum { REGISTRY_BUCKETS = 1024 };
+
+struct sandbox {
+    struct sandbox *next; /* in its bucket; life.lock */
+    unsigned refs;        /* life.lock; the table holds one */
+    struct life *life;
+
+    /* Published: life.lock. */
+    struct journal_entry entry;
+    char host_ip[16];
+    uint64_t host_revision; /* of the host when this sandbox last changed */
+    bool listed;            /* in the table */
+    uint64_t watch_key;     /* of its VMM in the monitor; 0: not watched */
+
+    bool in_transition; /* life.lock */
+
+    /* Owned by who holds the transition. */
+    struct host_template template;
+    const struct life_create *create; /* while it is being created */
+    int dir_fd;                       /* its folder, -1 when not open */
+    bool reserved;
+    bool booting; /* holds a boot place */
+    bool has_slot;
+    struct net_slot slot;
+    struct vmm *vmm;
+
+    /* Set once before the sandbox runs, freed with it: whoever holds a reference and has seen
+     * `running` may use it. */
+    struct guest *guest;
+};
+
+struct life {
+    struct host host;
+    struct vmm_host vmm_host;
+    struct host_kernel kernel;
+    struct net_pool *net;
+    struct admission admission;
+
+    pthread_mutex_t lock;
+    pthread_cond_t transition_ended; /* monotonic */
+    struct sandbox *buckets[REGISTRY_BUCKETS];
+    uint64_t host_revision;
+    uint64_t last_watch_key;
+    bool closing;
+
+    int epoll_fd; /* the monitor's: VMMs, and wake_fd */
+    int wake_fd;  /* eventfd that ends the monitor */
+    bool monitoring;
+    pthread_t monitor;
+};
+
+/* --- registry.c --- */
+
+/* A sandbox outside the table with one reference, status pending. NULL when out of memory. */
+struct sandbox *sandbox_new(struct life *l, const struct sandbox_id *id);
+/* Adds it to the table (which takes a reference of its own). ERR_EXISTS with `ret_other` set, and a
+ * reference on that one, when the id is taken. */
+int registry_add(struct life *l, struct sandbox *s, struct sandbox **ret_other, struct err *e);
+/* Takes it out of the table; idempotent. */
+void registry_remove(struct life *l, struct sandbox *s);
+/* With a reference; NULL with ERR_NOT_FOUND. */
+struct sandbox *registry_find(struct life *l, const struct sandbox_id *id, struct err *e);
+void sandbox_unref(struct sandbox *s);
+/* One transition at a time: ERR_CONFLICT when another one takes longer than 30 s. */
+int sandbox_lock(struct sandbox *s, struct err *e);
+void sandbox_unlock(struct sandbox *s);
+/* Applies an event and publishes the new state. Holder of the transition only. */
+bool sandbox_event(
+    struct sandbox *s, enum machine_event event, const char *message, struct machine_actions *ret);
+void sandbox_info(struct sandbox *s, struct life_info *ret);
+/* Makes the present state durable. Holder of the transition only. */
+int sandbox_journal(struct sandbox *s, struct err *e);
+/* Every sandbox in the table, each with a reference, in a malloc'd array. */
+struct sandbox **registry_all(struct life *l, size_t *ret_n, struct err *e);
+
+/* --- resources.c: what a sandbox has of its host, as steps --- */
+
+/* Makes all of it; returns when the guest has acknowledged its init. */
+int resources_make(struct sandbox *s, struct err *e);
+/* VM, network, admission. Idempotent. */
+int resources_release(struct sandbox *s, struct err *e);
+/* Overlay, journal, console, folder. Idempotent. */
+int resources_remove_files(struct sandbox *s, struct err *e);
+
+/* --- monitor.c: notices VMMs that end --- */
+
+int monitor_start(struct life *l, struct err *e);
+void monitor_stop(struct life *l);
+/* From now on the end of its VMM makes it `stopped`. Holder of the transition only. */
+int monitor_watch(struct sandbox *s, struct err *e);
+void monitor_forget(struct sandbox *s);
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What happens next, given a sandbox's state and an event: a pure function. It decides; life/ does.
+ */
+#ifndef TORPOR_AGENT_LIFE_MACHINE_H
+#define TORPOR_AGENT_LIFE_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/sandbox.h"
+
+struct machine_state {
+    enum sandbox_status status;
+    enum sandbox_reason reason;
+    uint64_t revision; /* one more with each change */
+};
+
+enum machine_event {
+    EVENT_CREATED,       /* the guest has acknowledged its init */
+    EVENT_CREATE_FAILED, /* everything it made is undone */
+    EVENT_VM_EXITED,     /* the VMM or its shim has ended by itself */
+    EVENT_AGENT_STARTED, /* found on disk by a new agent, its VM is gone */
+    EVENT_DESTROY,       /* asked for by a DELETE */
+    MACHINE_EVENT_COUNT
+};
+
+/* What the caller must do, in this order, after a transition. */
+struct machine_actions {
+    bool release_host;  /* stop the VM, give back network and process; files stay */
+    bool write_journal; /* the change must outlive a power cut */
+    bool remove_files;  /* only ever because of a DELETE, or of a create that nobody was told of */
+    bool forget;        /* leaves the registry */
+};
+
+/* Applies `event`: true with the new state and the actions, false (nothing changed) when the event
+ * means nothing in that state, e.g. the exit of a VM that was destroyed already. */
+bool machine_next(
+    struct machine_state *state, enum machine_event event, struct machine_actions *ret);
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Create and destroy. */
+#define LOG_MODULE "life"
+#include "agent/life/life_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "proto/limits.h"
+#include "rpc/message.h"
+
+static int check_range(const char *field, int32_t v, int32_t min, int32_t max, struct err *e)
+{
+    if (v < min || v > max)
+        return err_field(e, field, "must be between %d and %d", min, max);
+    return 0;
+}
+
+static int check_env(const struct life_create *c, struct err *e);
+
+/* The control plane has checked all this; what reaches root is checked again. */
+static int check_create(const struct life_create *c, struct err *e)
+{
+    if (check_range("vcpus", c->vcpus, LIMIT_VCPUS_MIN, LIMIT_VCPUS_MAX, e) < 0 ||
+        check_range("memory_mb", c->memory_mb, LIMIT_MEMORY_MB_MIN, LIMIT_MEMORY_MB_MAX, e) < 0 ||
+        check_range("timeout_sec", c->timeout_sec, 0, LIMIT_TIMEOUT_SEC_MAX, e) < 0)
+        return -1;
+    if (c->request_id.n > LIMIT_REQUEST_ID_MAX)
+        return err_field(e, "request_id", "longer than %d bytes", LIMIT_REQUEST_ID_MAX);
+    return check_env(c, e);
+}
+
+static int check_env(const struct life_create *c, struct err *e)
+{
+    if (c->n_env > LIMIT_ENV_MAX)
+        return err_field(e, "env", "more than %d variables", LIMIT_ENV_MAX);
+    for (size_t i = 0; i < c->n_env; i++) {
+        struct slice k = c->env[i].key;
+        struct slice v = c->env[i].value;
+        if (k.n == 0 || k.n > LIMIT_ENV_KEY_MAX || memchr(k.p, '=', k.n) || memchr(k.p, '\0', k.n))
+            return err_field(e, "env", "a name is empty, too long, or holds '='");
+        if (v.n > LIMIT_ENV_VALUE_MAX || (v.n > 0 && memchr(v.p, '\0', v.n)))
+            return err_field(e, "env", "a value is longer than %d bytes", LIMIT_ENV_VALUE_MAX);
+    }
+    return 0;
+}
+
+/* A failure of the host is not the caller's: an ENOENT here must not become a 404, and what the
+ * host is made of is for its log only. */
+static int create_error(struct err *e)
+{
+    char step[ERR_WHERE_MAX];
+    bool callers = e->errnum == 0 && (e->kind == ERR_NO_CAPACITY || e->kind == ERR_TIMEOUT);
+    memcpy(step, e->where, sizeof step);
+    if (callers)
+        return -1;
+    if (e->kind == ERR_NO_SPACE)
+        return err_set(e, ERR_NO_CAPACITY, "no space left on the host for the %s", step);
+    return err_set(e, ERR_INTERNAL, "the host could not make the %s; its log says why", step);
+}
+
+static void log_phases(const struct sandbox *s, int64_t began_us)
+{
+    log_info("sandbox running template=%s vcpus=%d memory_mb=%d slot=%u ms=%lld", s->entry.template,
+        s->entry.vcpus, s->entry.memory_mb, s->slot.index,
+        (long long)((clock_mono_us() - began_us) / 1000));
+}
+
+/* Holder of the transition. */
+static int boot(struct sandbox *s, const struct life_create *c, struct err *e)
+{
+    struct machine_actions actions;
+    struct err cleanup = {0};
+    int64_t began = clock_mono_us();
+    int rc;
+    s->create = c;
+    rc = resources_make(s, e);
+    if (rc == 0 && monitor_watch(s, e) < 0) {
+        rc = -1;
+        if (resources_release(s, &cleanup) < 0 || resources_remove_files(s, &cleanup) < 0)
+            (void)err_join(e, &cleanup);
+    }
+    s->create = NULL;
+    if (rc == 0) {
+        (void)sandbox_event(s, EVENT_CREATED, NULL, &actions);
+        log_phases(s, began);
+        return 0;
+    }
+    (void)sandbox_event(s, EVENT_CREATE_FAILED, e->msg, &actions);
+    log_err("create failed: %s", e->msg);
+    registry_remove(s->life, s);
+    return create_error(e);
+}
+
+static void fill_entry(struct sandbox *s, const struct life_create *c)
+{
+    struct journal_entry *entry = &s->entry;
+    (void)snprintf(entry->template, sizeof entry->template, "%s", s->template.name);
+    (void)snprintf(entry->image_digest, sizeof entry->image_digest, "%s", s->template.digest);
+    (void)slice_copy_cstr(c->request_id, entry->request_id, sizeof entry->request_id);
+    entry->vcpus = c->vcpus;
+    entry->memory_mb = c->memory_mb;
+    entry->timeout_sec = c->timeout_sec;
+}
+
+/* The same create again: waits for the first one and gives its answer. */
+static int join_create(
+    struct sandbox *other, const struct life_create *c, struct life_info *ret, struct err *e)
+{
+    int rc = -1;
+    if (c->request_id.n == 0 || !slice_is(c->request_id, other->entry.request_id)) {
+        (void)err_set(e, ERR_EXISTS, "a sandbox with this id exists");
+    } else if (sandbox_lock(other, e) == 0) {
+        sandbox_info(other, ret);
+        sandbox_unlock(other);
+        rc = ret->entry.state.status == SANDBOX_RUNNING
+                 ? 0
+                 : err_set(e, ERR_BAD_STATE, "the sandbox is %s",
+                       sandbox_status_name(ret->entry.state.status));
+    }
+    sandbox_unref(other);
+    return rc;
+}
+
+int life_create(struct life *l, const struct life_create *c, struct life_info *ret, struct err *e)
+{
+    struct sandbox *other = NULL;
+    struct sandbox *s;
+    int rc;
+    if (check_create(c, e) < 0)
+        return -1;
+    s = sandbox_new(l, &c->id);
+    if (!s)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    if (host_template_find(&l->host, c->template, &s->template, e) < 0) {
+        sandbox_unref(s);
+        return -1;
+    }
+    fill_entry(s, c);
+    s->in_transition = true; /* nobody else knows it yet */
+    if (registry_add(l, s, &other, e) < 0) {
+        sandbox_unlock(s);
+        sandbox_unref(s);
+        return other ? join_create(other, c, ret, e) : -1;
+    }
+    rc = boot(s, c, e);
+    if (rc == 0)
+        sandbox_info(s, ret);
+    sandbox_unlock(s);
+    sandbox_unref(s);
+    return rc;
+}
+
+/* Holder of the transition. */
+static int destroy(
+    struct sandbox *s, uint64_t expected_revision, uint64_t *ret_revision, struct err *e)
+{
+    struct machine_actions actions;
+    struct err files = {0};
+    int rc;
+    if (expected_revision != 0 && s->entry.state.revision != expected_revision)
+        return err_set(e, ERR_CONFLICT, "the sandbox is at revision %llu",
+            (unsigned long long)s->entry.state.revision);
+    if (s->entry.state.reason != REASON_DESTROYED)
+        (void)sandbox_event(s, EVENT_DESTROY, NULL, &actions);
+    rc = resources_release(s, e);
+    if (resources_remove_files(s, &files) < 0)
+        rc = err_join(e, &files);
+    if (rc < 0) {
+        /* It stays in the table, so that another DELETE tries again. */
+        log_err("destroy failed: %s", e->msg);
+        e->kind = ERR_INTERNAL;
+        return -1;
+    }
+    *ret_revision = s->entry.state.revision;
+    registry_remove(s->life, s);
+    log_info("sandbox destroyed");
+    return 0;
+}
+
+int life_destroy(struct life *l, const struct sandbox_id *id, uint64_t expected_revision,
+    uint64_t *ret_revision, struct err *e)
+{
+    struct sandbox *s = registry_find(l, id, e);
+    int rc;
+    if (!s) {
+        *ret_revision = 0;
+        return 0;
+    }
+    rc = sandbox_lock(s, e);
+    if (rc == 0) {
+        if (s->listed)
+            rc = destroy(s, expected_revision, ret_revision, e);
+        else
+            *ret_revision = s->entry.state.revision;
+        sandbox_unlock(s);
+    }
+    sandbox_unref(s);
+    return rc;
+}

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * RPC handlers: messages in, life/ called, messages out. What is the host's own failure is logged
+ * here with its details and answered without them: callers never see host paths.
+ */
+#define LOG_MODULE "rpc"
+#include "agent/rpc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agent/guest/guest.h"
+#include "agent/life/life.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/sock.h"
+#include "http/server.h"
+#include "http/status.h"
+#include "proto/limits.h"
+#include "rpc/agent_v1.h"
+#include "rpc/server.h"
+
+enum {
+    THREADS_MAX = 512, /* an exec holds one for as long as it runs */
+    CONNECTIONS_MAX = 2048,
+    ARENA_BYTES_MAX = 320 << 20, /* a unary file beside its encoded form */
+};
+
+struct agent_rpc {
+    struct life *life;
+    struct http_server *server;
+    char *path;
+    uid_t control_uid;
+};
+
+static struct slice copy(struct arena *a, const char *s)
+{
+    size_t n = strlen(s);
+    char *p = arena_strndup(a, s, n);
+    return slice_of(p, p ? n : 0);
+}
+
+static struct agent_sandbox_info *to_message(struct arena *a, const struct life_info *info)
+{
+    struct agent_sandbox_info *m = arena_alloc(a, sizeof *m);
+    const struct journal_entry *s = &info->entry;
+    if (!m)
+        return NULL;
+    *m = (struct agent_sandbox_info){.sandbox_id = copy(a, s->id.text),
+        .status = slice_cstr(sandbox_status_name(s->state.status)),
+        .template = copy(a, s->template),
+        .vcpus = s->vcpus,
+        .memory_mb = s->memory_mb,
+        .host_ip = copy(a, info->host_ip),
+        .created_at_ms = s->created_at_ms,
+        .last_active_at_ms = s->last_active_at_ms,
+        .timeout_sec = s->timeout_sec,
+        .state_reason = slice_cstr(sandbox_reason_name(s->state.reason)),
+        .state_message = copy(a, s->message),
+        .revision = s->state.revision,
+        .started_at_ms = s->started_at_ms,
+        .status_since_ms = s->status_since_ms};
+    return m;
+}
+
+static int take_id(struct slice text, struct sandbox_id *ret, struct err *e)
+{
+    return sandbox_id_parse(text, ret) ? 0 : err_field(e, "sandbox_id", "not a sandbox id");
+}
+
+static int no_memory(struct err *e)
+{
+    return err_set(e, ERR_NOMEM, "out of memory");
+}
+
+static int create_sandbox(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    const struct agent_create_request *r = req;
+    struct agent_create_response *out = resp;
+    struct life_create c = {.template = r->template,
+        .request_id = r->request_id,
+        .vcpus = r->vcpus,
+        .memory_mb = r->memory_mb,
+        .timeout_sec = r->timeout_sec,
+        .env = r->env.items,
+        .n_env = r->env.n};
+    struct life_info info;
+    if (take_id(r->sandbox_id, &c.id, e) < 0)
+        return -1;
+    log_context_set(log_context_request_id(), c.id.text);
+    if (life_create(call->ctx, &c, &info, e) < 0)
+        return -1;
+    out->sandbox = to_message(call->arena, &info);
+    return out->sandbox ? 0 : no_memory(e);
+}
+
+static int destroy_sandbox(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    const struct agent_destroy_request *r = req;
+    struct agent_destroy_response *out = resp;
+    struct sandbox_id id;
+    if (take_id(r->sandbox_id, &id, e) < 0)
+        return -1;
+    log_context_set(log_context_request_id(), id.text);
+    return life_destroy(call->ctx, &id, r->expected_revision, &out->revision, e);
+}
+
+/* Grows a list of pointers or slices in an arena, doubling. */
+struct lister {
+    struct arena *arena;
+    struct rpc_list *list;
+    size_t item_size;
+    size_t cap;
+    bool failed;
+};
+
+static void *lister_add(struct lister *l)
+{
+    if (l->list->n == l->cap) {
+        size_t cap = l->cap ? l->cap * 2 : 16;
+        char *items = arena_calloc(l->arena, cap, l->item_size);
+        if (!items) {
+            l->failed = true;
+            return NULL;
+        }
+        if (l->list->n > 0)
+            memcpy(items, l->list->items, l->list->n * l->item_size);
+        l->list->items = items;
+        l->cap = cap;
+    }
+    return (char *)l->list->items + l->item_size * l->list->n++;
+}
+
+static void list_sandbox(void *ctx, const struct life_info *info)
+{
+    struct lister *l = ctx;
+    struct agent_sandbox_info *m = to_message(l->arena, info);
+    struct agent_sandbox_info **at = m ? lister_add(l) : NULL;
+    if (at)
+        *at = m;
+    else
+        l->failed = true;
+}
+
+static void list_template(void *ctx, const char *name)
+{
+    struct lister *l = ctx;
+    struct slice *at = lister_add(l);
+    if (at)
+        *at = copy(l->arena, name);
+}
+
+static void fill_summary(
+    struct arena *a, const struct life_summary *s, struct agent_list_response *out)
+{
+    out->host_id = copy(a, s->host_id);
+    out->cluster_id = copy(a, s->cluster_id);
+    out->agent_epoch = s->epoch;
+    out->host_revision = s->host_revision;
+    out->capacity = arena_alloc(a, sizeof *out->capacity);
+    if (out->capacity)
+        *out->capacity = (struct agent_capacity){.memory_mb_total = s->memory_mb_total,
+            .memory_mb_used = s->memory_mb_used,
+            .slots_total = (int32_t)s->slots_total,
+            .slots_used = (int32_t)s->slots_used,
+            .disk_free_bytes = s->disk_free_bytes};
+}
+
+static int list_sandboxes(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    const struct agent_list_request *r = req;
+    struct agent_list_response *out = resp;
+    struct life_summary summary;
+    struct lister sandboxes = {.arena = call->arena,
+        .list = &out->sandboxes,
+        .item_size = sizeof(struct agent_sandbox_info *)};
+    struct lister templates = {
+        .arena = call->arena, .list = &out->templates, .item_size = sizeof(struct slice)};
+    if (life_list(call->ctx, r->since_revision, list_sandbox, &sandboxes, &summary, e) < 0 ||
+        life_templates(call->ctx, list_template, &templates, e) < 0)
+        return -1;
+    fill_summary(call->arena, &summary, out);
+    out->full = r->since_revision == 0;
+    return sandboxes.failed || templates.failed || !out->capacity ? no_memory(e) : 0;
+}
+
+static int ping_sandbox(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    const struct agent_ping_request *r = req;
+    struct agent_ping_response *out = resp;
+    struct sandbox_id id;
+    if (take_id(r->sandbox_id, &id, e) < 0)
+        return -1;
+    return life_ping(call->ctx, &id, &out->last_active_at_ms, e);
+}
+
+static int update_sandbox(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    const struct agent_update_request *r = req;
+    struct agent_update_response *out = resp;
+    struct sandbox_id id;
+    struct life_info info;
+    if (take_id(r->sandbox_id, &id, e) < 0)
+        return -1;
+    if (!r->has_timeout_sec)
+        return err_field(e, "timeout_sec", "missing");
+    if (life_set_timeout(call->ctx, &id, r->timeout_sec, &info, e) < 0)
+        return -1;
+    out->sandbox = to_message(call->arena, &info);
+    return out->sandbox ? 0 : no_memory(e);
+}
+
+/* Moves a buffer's bytes into the call's arena, whose life is the answer's. */
+static int to_arena(struct arena *a, const struct buf *from, struct slice *ret, struct err *e)
+{
+    char *p = from->len > 0 ? arena_strndup(a, from->p, from->len) : NULL;
+    if (from->len > 0 && !p)
+        return no_memory(e);
+    *ret = slice_of(p, from->len);
+    return 0;
+}
+
+static int exec_in(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    const struct agent_exec_request *r = req;
+    struct agent_exec_response *out = resp;
+    AUTO_BUF struct buf out_stdout = BUF_INIT(LIMIT_EXEC_OUTPUT_BYTES);
+    AUTO_BUF struct buf out_stderr = BUF_INIT(LIMIT_EXEC_OUTPUT_BYTES);
+    struct sandbox_id id;
+    if (take_id(r->sandbox_id, &id, e) < 0 ||
+        life_exec(call->ctx, &id, r, &out_stdout, &out_stderr, out, e) < 0)
+        return -1;
+    if (to_arena(call->arena, &out_stdout, &out->stdout_bytes, e) < 0)
+        return -1;
+    return to_arena(call->arena, &out_stderr, &out->stderr_bytes, e);
+}
+
+static int read_file(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    const struct agent_read_file_request *r = req;
+    struct agent_read_file_response *out = resp;
+    AUTO_BUF struct buf content = BUF_INIT(LIMIT_FILE_UNARY_BYTES);
+    struct sandbox_id id;
+    if (take_id(r->sandbox_id, &id, e) < 0 ||
+        life_read_file(call->ctx, &id, r->path, r->user, &content, e) < 0)
+        return -1;
+    return to_arena(call->arena, &content, &out->content, e);
+}
+
+static int write_file(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    const struct agent_write_file_request *r = req;
+    const struct guest_write w = {.path = r->path,
+        .user = r->user,
+        .content = r->content,
+        .has_mode = r->has_mode,
+        .mode = r->mode};
+    struct sandbox_id id;
+    if (take_id(r->sandbox_id, &id, e) < 0)
+        return -1;
+    return life_write_file(call->ctx, &id, &w, e);
+}
+
+static const struct rpc_method methods[] = {
+    {AGENT_V1_PATH("CreateSandbox"), &agent_create_request_message, &agent_create_response_message,
+        .unary = create_sandbox},
+    {AGENT_V1_PATH("DestroySandbox"), &agent_destroy_request_message,
+        &agent_destroy_response_message, .unary = destroy_sandbox},
+    {AGENT_V1_PATH("ListSandboxes"), &agent_list_request_message, &agent_list_response_message,
+        .unary = list_sandboxes},
+    {AGENT_V1_PATH("PingSandbox"), &agent_ping_request_message, &agent_ping_response_message,
+        .unary = ping_sandbox},
+    {AGENT_V1_PATH("UpdateSandbox"), &agent_update_request_message, &agent_update_response_message,
+        .unary = update_sandbox},
+    {AGENT_V1_PATH("Exec"), &agent_exec_request_message, &agent_exec_response_message,
+        .unary = exec_in},
+    {AGENT_V1_PATH("ReadFile"), &agent_read_file_request_message, &agent_read_file_response_message,
+        .unary = read_file},
+    {AGENT_V1_PATH("WriteFile"), &agent_write_file_request_message,
+        &agent_write_file_response_message, .unary = write_file},
+};
+
+static void handle(struct http_exchange *x, void *ctx)
+{
+    struct agent_rpc *r = ctx;
+    char request_id[LIMIT_REQUEST_ID_MAX + 1] = "";
+    (void)slice_copy_cstr(http_request_header(x, "X-Request-Id"), request_id, sizeof request_id);
+    log_context_set(request_id, NULL);
+    if (!rpc_serve(x, methods, ARRAY_LEN(methods), LIMIT_RPC_MESSAGE_BYTES, r->life))
+        (void)http_reply(x, http_status_from_kind(ERR_NOT_FOUND), NULL, (struct slice){0});
+    log_context_set(NULL, NULL);
+}
+
+static bool peer_allowed(int fd, void *ctx)
+{
+    const struct agent_rpc *r = ctx;
+    struct sock_peer peer;
+    struct err e = {0};
+    if (sock_peer_get(fd, &peer, &e) == 0 && (peer.uid == 0 || peer.uid == r->control_uid))
+        return true;
+    log_warn_limited("refused a caller uid=%d", (int)peer.uid);
+    return false;
+}
+
+struct agent_rpc *agent_rpc_start(
+    struct life *l, const char *path, uid_t control_uid, struct err *e)
+{
+    struct agent_rpc *r = calloc(1, sizeof *r);
+    int fd;
+    if (!r || !(r->path = strdup(path))) {
+        (void)no_memory(e);
+        free(r);
+        return NULL;
+    }
+    r->life = l;
+    r->control_uid = control_uid;
+    fd = sock_listen_unix(path, 0600, e);
+    if (fd >= 0 && chown(path, control_uid, (gid_t)-1) < 0)
+        (void)err_sys(e, errno, "chown %s", path);
+    else if (fd >= 0)
+        r->server = http_server_start(&(struct http_server_config){.listen_fd = fd,
+                                          .handler = handle,
+                                          .accept_filter = peer_allowed,
+                                          .ctx = r,
+                                          .threads_max = THREADS_MAX,
+                                          .connections_max = CONNECTIONS_MAX,
+                                          .arena_bytes_max = ARENA_BYTES_MAX},
+            e);
+    if (r->server)
+        return r;
+    if (fd >= 0)
+        (void)close(fd);
+    agent_rpc_stop(r);
+    return NULL;
+}
+
+void agent_rpc_stop(struct agent_rpc *r)
+{
+    if (!r)
+        return;
+    http_server_stop(r->server);
+    (void)unlink(r->path);
+    free(r->path);
+    free(r);
+}

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Link-time stand-ins for the mechanism folders. */
+#include "fakes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "agent/disk/disk.h"
+#include "agent/guest/guest.h"
+#include "agent/net/net.h"
+#include "agent/vmm/vmm.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/io.h"
+#include "rpc/agent_v1.h"
+
+struct fakes fakes;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool slot_used[NET_SLOTS_MAX];
+
+static void reopen(int *fd)
+{
+    if (*fd > 0)
+        (void)close(*fd);
+    *fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+}
+
+void fakes_reset(void)
+{
+    int fd = fakes.stopped_fd;
+    fakes = (struct fakes){.stopped_fd = fd};
+    reopen(&fakes.stopped_fd);
+    memset(slot_used, 0, sizeof slot_used);
+}
+
+void fakes_kill_newest_vmm(void)
+{
+    MUTEX_GUARD(&lock);
+    (void)eventfd_write(fakes.vm_event_fd, 1);
+}
+
+int fakes_wait_stop(void)
+{
+    struct err e = {0};
+    eventfd_t v;
+    if (io_wait(fakes.stopped_fd, POLLIN, deadline_in_ms(5000), &e) < 0)
+        return -1;
+    return eventfd_read(fakes.stopped_fd, &v);
+}
+
+static bool fails(enum fake_call call, struct err *e)
+{
+    if (fakes.fail != call)
+        return false;
+    (void)err_sys(e, ENOENT, "open /secret/host/path");
+    return true;
+}
+
+/* --- disk --- */
+
+int disk_overlay_create(
+    int dirfd, const char *name, uint64_t virtual_bytes, uid_t owner, struct err *e)
+{
+    int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_sys(e, errno, "create");
+    (void)close(fd);
+    return fails(FAKE_OVERLAY, e) ? -1 : 0; /* a failure may leave the file */
+}
+
+/* --- net --- */
+
+struct net_pool {
+    size_t slots;
+};
+
+struct net_pool *net_pool_open(const struct net_config *config, struct err *e)
+{
+    struct net_pool *p = calloc(1, sizeof *p);
+    p->slots = config->slots;
+    return p;
+}
+
+int net_pool_close(struct net_pool *p, struct err *e)
+{
+    free(p);
+    return fakes.slots_taken ? err_set(e, ERR_INTERNAL, "slots are still taken") : 0;
+}
+
+int net_slot_acquire(struct net_pool *p, int64_t deadline, struct net_slot *ret, struct err *e)
+{
+    MUTEX_GUARD(&lock);
+    if (fails(FAKE_SLOT, e))
+        return -1;
+    for (unsigned i = 0; i < p->slots; i++) {
+        if (slot_used[i])
+            continue;
+        slot_used[i] = true;
+        fakes.slots_taken++;
+        fakes.slots_acquired_ever++;
+        *ret = (struct net_slot){.index = i, .netns = "/run/netns/fake", .uid = geteuid()};
+        (void)snprintf(ret->host_ip, sizeof ret->host_ip, "10.11.0.%u", i * 4 + 2);
+        return 0;
+    }
+    return err_set(e, ERR_NO_CAPACITY, "all %zu slots are taken", p->slots);
+}
+
+int net_slot_release(struct net_pool *p, unsigned index, struct err *e)
+{
+    MUTEX_GUARD(&lock);
+    if (fails(FAKE_SLOT_RELEASE, e))
+        return -1;
+    if (slot_used[index])
+        fakes.slots_taken--;
+    slot_used[index] = false;
+    return 0;
+}
+
+void net_pool_usage(struct net_pool *p, size_t *ret_total, size_t *ret_used)
+{
+    MUTEX_GUARD(&lock);
+    *ret_total = p->slots;
+    *ret_used = (size_t)fakes.slots_taken;
+}
+
+/* --- vmm --- */
+
+struct vmm {
+    int event_fd;
+    bool running;
+};
+
+int vmm_host_probe(const char *accel, struct vmm_host *ret, struct err *e)
+{
+    *ret = (struct vmm_host){.qemu = "/usr/bin/false"};
+    return 0;
+}
+
+int vmm_remove_leftovers(const struct vmm_host *host, struct err *e)
+{
+    fakes.leftovers_removed++;
+    return 0;
+}
+
+struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e)
+{
+    struct vmm *v;
+    MUTEX_GUARD(&lock);
+    if (fails(FAKE_VMM, e))
+        return NULL;
+    v = calloc(1, sizeof *v);
+    v->event_fd = fakes.vm_event_fd = eventfd(0, EFD_CLOEXEC);
+    v->running = true;
+    fakes.vmms_running++;
+    return v;
+}
+
+int vmm_event_fd(const struct vmm *v)
+{
+    return v->event_fd;
+}
+
+const char *vmm_exit_text(struct vmm *v)
+{
+    return "qemu killed by SIGKILL";
+}
+
+int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
+{
+    MUTEX_GUARD(&lock);
+    if (fails(FAKE_VMM_STOP, e))
+        return -1;
+    if (v->running)
+        fakes.vmms_running--;
+    v->running = false;
+    (void)eventfd_write(fakes.stopped_fd, 1);
+    return 0;
+}
+
+struct vmm *vmm_free(struct vmm *v)
+{
+    MUTEX_GUARD(&lock);
+    if (v)
+        (void)close(v->event_fd);
+    free(v);
+    return NULL;
+}
+
+/* --- guest --- */
+
+struct guest {
+    bool closed;
+};
+
+struct guest *guest_new(const char *host_ip, const char token[GUEST_TOKEN_CHARS + 1])
+{
+    return calloc(1, sizeof(struct guest));
+}
+
+void guest_close(struct guest *g)
+{
+    g->closed = true;
+}
+
+struct guest *guest_free(struct guest *g)
+{
+    free(g);
+    return NULL;
+}
+
+int guest_wait_ready(struct guest *g, int abort_fd, int64_t deadline, struct err *e)
+{
+    return fails(FAKE_READY, e) ? -1 : 0;
+}
+
+int guest_init(
+    struct guest *g, const struct guest_identity *identity, int64_t deadline, struct err *e)
+{
+    return fails(FAKE_INIT, e) ? -1 : 0;
+}
+
+int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf *out_stdout,
+    struct buf *out_stderr, struct agent_exec_response *resp, struct err *e)
+{
+    buf_append_slice(out_stdout, req->cmd);
+    resp->stdout_bytes = buf_slice(out_stdout);
+    return 0;
+}
+
+int guest_read_file(
+    struct guest *g, struct slice path, struct slice user, struct buf *dst, struct err *e)
+{
+    return err_sys(e, ECONNRESET, "10.11.0.2");
+}
+
+int guest_write_file(struct guest *g, const struct guest_write *w, struct err *e)
+{
+    return 0;
+}
