@@ -39,8 +39,7 @@ static bool grow(struct buf *b, size_t need)
 
 char *buf_reserve(struct buf *b, size_t n)
 {
-    if (b->failed || n > b->max - b->len ||
-        (b->len + n + 1 > b->cap && !grow(b, b->len + n + 1))) {
+    if (b->failed || n > b->max - b->len || (b->len + n + 1 > b->cap && !grow(b, b->len + n + 1))) {
         b->failed = true;
         return NULL;
     }

@@ -52,7 +52,8 @@ struct err {
     char msg[ERR_MSG_MAX];
 };
 
-/* Sets kind and message, clears errno and `where`. Returns -1, so that `return err_set(...)` fails. */
+/* Sets kind and message, clears errno and `where`. Returns -1, so that `return err_set(...)` fails.
+ */
 int err_set(struct err *e, enum err_kind kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

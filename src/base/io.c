@@ -112,8 +112,8 @@ int io_read_file(int dirfd, const char *path, struct buf *dst, struct err *e)
     }
 }
 
-static int write_aside(int dirfd, const char *tmp, const void *src, size_t n, mode_t mode,
-    struct err *e)
+static int write_aside(
+    int dirfd, const char *tmp, const void *src, size_t n, mode_t mode, struct err *e)
 {
     const char *p = src;
     AUTO_CLOSE int fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
@@ -135,8 +135,8 @@ static int write_aside(int dirfd, const char *tmp, const void *src, size_t n, mo
     return 0;
 }
 
-int io_replace_file(int dirfd, const char *name, const void *src, size_t n, mode_t mode,
-    struct err *e)
+int io_replace_file(
+    int dirfd, const char *name, const void *src, size_t n, mode_t mode, struct err *e)
 {
     char tmp[NAME_MAX + 1];
     char suffix[9];

@@ -30,8 +30,8 @@ int io_read_file(int dirfd, const char *path, struct buf *dst, struct err *e);
 
 /* Replaces `name` in the folder `dirfd` atomically and durably: writes aside, fsync, rename, fsync
  * of the folder. A crash leaves the old or the new contents. Returns 0 or -1. */
-int io_replace_file(int dirfd, const char *name, const void *src, size_t n, mode_t mode,
-    struct err *e);
+int io_replace_file(
+    int dirfd, const char *name, const void *src, size_t n, mode_t mode, struct err *e);
 
 /* Makes a folder and its missing parents, 0755 but for the last, which gets `mode`.
  * Existing ones are fine and keep their mode. */

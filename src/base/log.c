@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Line logger: formats into one buffer and writes it with one write(2), so lines never interleave. */
+/* Line logger: formats into one buffer and writes it with one write(2), so lines never interleave.
+ */
 #include "base/log.h"
 
 #include <assert.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Processes: identity by pid and start time, pidfds, spawning with exactly the descriptors given. */
+/* Processes: identity by pid and start time, pidfds, spawning with exactly the descriptors given.
+ */
 #ifndef TORPOR_BASE_PROC_H
 #define TORPOR_BASE_PROC_H
 
@@ -27,12 +28,12 @@ int proc_signal(int pidfd, int sig, struct err *e);
 int proc_wait_gone(int pidfd, int64_t deadline, struct err *e);
 
 struct proc_spawn {
-    const char *path;        /* absolute */
-    char *const *argv;       /* argv[0] first, NULL last */
-    char *const *envp;       /* NULL: the empty environment */
-    const int *fds;          /* fds[i] becomes descriptor i of the child; -1 gives /dev/null */
-    size_t n_fds;            /* everything else the child inherits must be O_CLOEXEC */
-    bool new_session;        /* setsid in the child */
+    const char *path;  /* absolute */
+    char *const *argv; /* argv[0] first, NULL last */
+    char *const *envp; /* NULL: the empty environment */
+    const int *fds;    /* fds[i] becomes descriptor i of the child; -1 gives /dev/null */
+    size_t n_fds;      /* everything else the child inherits must be O_CLOEXEC */
+    bool new_session;  /* setsid in the child */
 };
 /* Starts a program with posix_spawn(3): no code of ours runs between fork and exec. Signal mask and
  * handlers are the default ones. Stores the pid; the caller reaps it. */

@@ -52,7 +52,8 @@ bool utf8_valid(const char *p, size_t n);
  * still complete. Used to cut a stream without splitting a character. */
 size_t utf8_complete_prefix(const char *p, size_t n);
 
-/* Standard base64 (RFC 4648 section 4, padded). `dst` needs base64_encoded_len(n) bytes (no NUL). */
+/* Standard base64 (RFC 4648 section 4, padded). `dst` needs base64_encoded_len(n) bytes (no NUL).
+ */
 size_t base64_encoded_len(size_t n);
 void base64_encode(const void *src, size_t n, char *dst);
 /* Accepts the standard alphabet, padded or not; `dst` needs n / 4 * 3 + 3 bytes.

@@ -192,8 +192,8 @@ static bool collect_fds(struct msghdr *msg, int *fds, size_t max_fds, size_t *re
     return fitted && !(msg->msg_flags & MSG_CTRUNC);
 }
 
-ssize_t sock_recv_fds(int fd, void *dst, size_t n, int *fds, size_t max_fds, size_t *ret_n_fds,
-    struct err *e)
+ssize_t sock_recv_fds(
+    int fd, void *dst, size_t n, int *fds, size_t max_fds, size_t *ret_n_fds, struct err *e)
 {
     union fd_control control;
     struct iovec iov = {dst, n};

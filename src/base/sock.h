@@ -9,8 +9,8 @@
 
 #include "base/err.h"
 
-/* Listens on a unix stream socket; an old file at `path` is replaced, the mode set before listening.
- * `path` at most 107 bytes. Returns the descriptor (blocking) or -1. */
+/* Listens on a unix stream socket; an old file at `path` is replaced, the mode set before
+ * listening. `path` at most 107 bytes. Returns the descriptor (blocking) or -1. */
 int sock_listen_unix(const char *path, mode_t mode, struct err *e);
 int sock_connect_unix(const char *path, struct err *e);
 
@@ -25,8 +25,8 @@ uint16_t sock_local_port(int fd);
 int sock_send_fds(int fd, const void *src, size_t n, const int *fds, size_t n_fds, struct err *e);
 /* Receives one message of at most `n` bytes. Stores the descriptors and their count; more than
  * `max_fds` is ERR_PROTOCOL and all are closed. Returns the byte count, 0 at the end, -1. */
-ssize_t sock_recv_fds(int fd, void *dst, size_t n, int *fds, size_t max_fds, size_t *ret_n_fds,
-    struct err *e);
+ssize_t sock_recv_fds(
+    int fd, void *dst, size_t n, int *fds, size_t max_fds, size_t *ret_n_fds, struct err *e);
 
 struct sock_peer {
     pid_t pid;

@@ -83,7 +83,7 @@ static int empty_initramfs(int initramfs, const char *keep, struct err *e)
     int rc = 0, fd;
     DIR *d;
     if (!is_initramfs(initramfs))
-        return err_set(e, ERR_STATE, "the first root is not an initramfs");
+        return err_set(e, ERR_BAD_STATE, "the first root is not an initramfs");
     fd = openat(initramfs, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     d = fd < 0 ? NULL : fdopendir(fd);
     if (!d)

@@ -428,7 +428,7 @@ static void test_percent_decode(void **state)
 static void test_status(void **state)
 {
     assert_int_equal(http_status_from_kind(ERR_NOT_FOUND), 404);
-    assert_int_equal(http_status_from_kind(ERR_STATE), 409);
+    assert_int_equal(http_status_from_kind(ERR_BAD_STATE), 409);
     assert_int_equal(http_status_from_kind(ERR_HEADERS_TOO_LARGE), 431);
     assert_int_equal(http_status_from_kind(ERR_NO_SPACE), 507);
     for (int kind = 0; kind < ERR_KIND_COUNT; kind++) {

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The commands of the project. Meson and ninja do the building, tools/ has the scripts; this file
+# says in which order. It works from any folder: make -f /path/to/Makefile, or make -C /path/to.
+#
+#   build/release  what runs on a host: gcc, optimised
+#   build/guest    what runs in a guest: static, musl
+#   build/test     what the tests run: gcc with address and undefined-behaviour sanitizers
+#   build/clang    compiled only, for clang's warnings
+
+root := $(patsubst %/,%,$(dir $(realpath $(lastword $(MAKEFILE_LIST)))))
+build := $(root)/build
+tools := $(root)/tools
+
+guest_programs := $(build)/guest/src/guestinit/torpor-init $(build)/guest/src/envd/torpor-envd
+
+setup_release := CC=gcc meson setup --buildtype=release
+setup_guest := meson setup --buildtype=minsize -Dguest=true --native-file $(root)/tools/musl.ini
+setup_test := CC=gcc meson setup --buildtype=debugoptimized --werror -Db_sanitize=address,undefined
+setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
+
+.PHONY: help build release guest test-build clang setup-build setup-test \
+	up down test bench fmt lint clean
+
+help: build
+	@echo
+	@echo "Built. What else there is:"
+	@echo "  make up      start Torpor on this machine and run a first sandbox (as root)"
+	@echo "  make down    stop it; its data stays"
+	@echo "  make test    build everything and run all tests that this machine can run"
+	@echo "  make lint    check the rules of the source tree"
+	@echo "  make fmt     format the source"
+	@echo "  make bench   run the benchmarks"
+	@echo "  make clean   remove what was built; keeps var/"
+
+build: release guest
+
+setup-build:
+	@$(tools)/setup.sh build
+setup-test:
+	@$(tools)/setup.sh build run test
+
+# Configures once. ninja configures again by itself when a build file changes.
+$(build)/%/build.ninja: | setup-build
+	@echo "== configuring build/$*"
+	@$(setup_$*) $(dir $@) $(root) >$(build)/$*.log 2>&1 || { cat $(build)/$*.log; exit 1; }
+
+$(build)/release/build.ninja $(build)/guest/build.ninja $(build)/test/build.ninja \
+	$(build)/clang/build.ninja: | $(build)
+$(build):
+	@mkdir -p $@
+
+release: setup-build $(build)/release/build.ninja
+	@echo "== building the host's programs (build/release)"
+	@ninja -C $(build)/release --quiet
+
+guest: setup-build $(build)/guest/build.ninja
+	@echo "== building the guest's programs (build/guest)"
+	@ninja -C $(build)/guest --quiet
+	@$(tools)/check-static.sh $(guest_programs)
+
+test-build: setup-test $(build)/test/build.ninja
+	@echo "== building the tests with sanitizers (build/test)"
+	@ninja -C $(build)/test --quiet
+
+clang: setup-test $(build)/clang/build.ninja
+	@echo "== compiling with clang (build/clang)"
+	@ninja -C $(build)/clang --quiet
+
+up:
+	@$(tools)/up.sh
+down:
+	@$(tools)/down.sh
+
+# One after the other, also with make -j: the output is for people, and the last line counts.
+test:
+	@$(MAKE) --no-print-directory -f $(root)/Makefile setup-test release guest test-build clang lint
+	@$(tools)/run-tests.sh $(build)/test
+
+bench: release
+	@cd $(build)/release && meson test --benchmark --verbose
+
+fmt: setup-test
+	@$(tools)/source-files.sh $(root) c | xargs -0 clang-format -i
+
+lint: setup-test
+	@echo "== checking the rules of the source tree"
+	@$(tools)/lint.sh
+
+clean:
+	rm -rf $(build)
