@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The reconciler's decisions. */
+#include "control/service/decide.h"
+
+bool sandbox_row_is_over(const struct sandbox_row *row)
+{
+    if (row->status == SANDBOX_STOPPED)
+        return row->reason == REASON_DESTROYED || row->reason == REASON_CLIENT_GONE;
+    return row->status == SANDBOX_ERROR && row->reason == REASON_CREATE_FAILED;
+}
+
+bool reconcile_row_same(const struct sandbox_row *a, const struct sandbox_row *b)
+{
+    return a->status == b->status && a->reason == b->reason && a->revision == b->revision &&
+           a->status_since_ms == b->status_since_ms;
+}
+
+static enum reconcile_action decide_reported(
+    const struct sandbox_row *row, const struct reconcile_report *said)
+{
+    if (sandbox_row_is_over(row))
+        return said->reason == REASON_DESTROYED ? RECONCILE_NOTHING : RECONCILE_DESTROY;
+    if (row->status == SANDBOX_PENDING)
+        return said->status == SANDBOX_PENDING ? RECONCILE_NOTHING : RECONCILE_ABANDON;
+    if (said->revision > row->revision)
+        return RECONCILE_APPLY;
+    if (row->status == SANDBOX_STOPPED && row->reason == REASON_LOST &&
+        said->revision == row->revision)
+        return RECONCILE_APPLY;
+    return RECONCILE_NOTHING;
+}
+
+static enum reconcile_action decide_absent(const struct sandbox_row *row)
+{
+    switch (row->status) {
+    case SANDBOX_PENDING:
+        return RECONCILE_FAIL;
+    case SANDBOX_RUNNING:
+    case SANDBOX_PAUSING:
+    case SANDBOX_RESUMING:
+        return RECONCILE_LOST;
+    case SANDBOX_PAUSED: /* needs no host to be what it is */
+    case SANDBOX_STOPPED:
+    case SANDBOX_ERROR:
+    case SANDBOX_STATUS_COUNT:
+        break;
+    }
+    return RECONCILE_NOTHING;
+}
+
+enum reconcile_action reconcile_decide(const struct reconcile_reply *reply,
+    const struct sandbox_row *row, const struct reconcile_report *said)
+{
+    if (strcmp(reply->cluster_id, reply->known_cluster_id) != 0)
+        return RECONCILE_NOTHING;
+    if (!row)
+        return said ? RECONCILE_UNKNOWN : RECONCILE_NOTHING;
+    if (strcmp(row->host.text, reply->host.text) != 0)
+        return RECONCILE_NOTHING;
+    if (said)
+        return decide_reported(row, said);
+    return reply->complete ? decide_absent(row) : RECONCILE_NOTHING;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the reconciler does about one sandbox: pure functions of what the database and the host say.
+ *
+ * Absence is not evidence: only a full reply to a question for everything, from the host (and the
+ * cluster) that the row names, can make a sandbox `lost`, and a later report takes that back. Only
+ * a row that is over destroys anything; what the database does not know is reported and left alone.
+ */
+#ifndef TORPOR_CONTROL_SERVICE_DECIDE_H
+#define TORPOR_CONTROL_SERVICE_DECIDE_H
+
+#include "control/store/rows.h"
+
+enum reconcile_action {
+    RECONCILE_NOTHING,
+    RECONCILE_APPLY,   /* the host's state goes into the row */
+    RECONCILE_LOST,    /* the row becomes stopped, reason lost */
+    RECONCILE_FAIL,    /* a create that died on the way: the row becomes error, create_failed */
+    RECONCILE_ABANDON, /* a create that nobody waits for: destroyed on the host, then in the row */
+    RECONCILE_DESTROY, /* the row is over, the host still has it: destroyed on the host */
+    RECONCILE_UNKNOWN  /* the host has it, the database has not: reported */
+};
+
+/* Who answered, and how much the answer says. */
+struct reconcile_reply {
+    struct host_id host;
+    const char *cluster_id;
+    const char *known_cluster_id; /* of that host in the database */
+    bool complete;                /* everything was asked for, and the host left nothing out */
+};
+
+/* What the host says of one sandbox. */
+struct reconcile_report {
+    enum sandbox_status status;
+    enum sandbox_reason reason;
+    uint64_t revision;
+};
+
+/* `row` NULL: the database has none. `said` NULL: the reply does not name the sandbox. A pending
+ * row must not be asked about while its create runs: the caller holds the sandbox's lock. */
+enum reconcile_action reconcile_decide(const struct reconcile_reply *reply,
+    const struct sandbox_row *row, const struct reconcile_report *said);
+
+/* True when nothing of the row's state has changed between two readings. */
+bool reconcile_row_same(const struct sandbox_row *a, const struct sandbox_row *b);
+
+/* True for states that nothing leaves: destroyed, client_gone, create_failed. */
+bool sandbox_row_is_over(const struct sandbox_row *row);
+
+#endif

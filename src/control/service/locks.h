@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One transition at a time per sandbox. */
+#ifndef TORPOR_CONTROL_SERVICE_LOCKS_H
+#define TORPOR_CONTROL_SERVICE_LOCKS_H
+
+#include <pthread.h>
+
+#include "base/err.h"
+#include "proto/sandbox.h"
+
+/* A set of ids that are in transition. The entries are the holders' own memory. */
+struct lock_table {
+    pthread_mutex_t mutex;
+    pthread_cond_t released;
+    struct lock_entry *held;
+};
+
+struct lock_entry {
+    struct lock_table *table; /* NULL: not held */
+    struct sandbox_id id;
+    struct lock_entry *next;
+};
+
+void lock_table_init(struct lock_table *t);
+/* Nobody may hold or wait for anything. */
+void lock_table_done(struct lock_table *t);
+
+/* Waits until `deadline` (0: not at all) for the transition that is under way on `id` to end, then
+ * holds it by `ret` until lock_release. ERR_CONFLICT when the time has passed. */
+int lock_acquire(struct lock_table *t, const struct sandbox_id *id, int64_t deadline,
+    struct lock_entry *ret, struct err *e);
+/* Not held is fine. */
+void lock_release(struct lock_entry *entry);
+
+#define AUTO_LOCK __attribute__((cleanup(lock_release))) struct lock_entry
+
+#endif
