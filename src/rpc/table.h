@@ -19,7 +19,6 @@
 #define RPC_CTYPE_RPC_DOUBLE double
 #define RPC_CTYPE_RPC_STRING struct slice
 #define RPC_CTYPE_RPC_BYTES struct slice
-#define RPC_CTYPE_RPC_ENUM int32_t
 
 #define RPC_OFFSET(S, member, ctype)                                                               \
     (offsetof(struct S, member) +                                                                  \
@@ -49,6 +48,12 @@
     {                                                                                              \
         .number = (num), .name = (fname), .json_name = (jname), .type = ftype,                     \
         .label = RPC_REPEATED, .offset = RPC_OFFSET(S, member, struct rpc_list)                    \
+    }
+/* A singular enum; `vals` is its table of names, ended by a NULL name. */
+#define RPC_FIELD_ENUM(S, num, fname, jname, vals, member)                                         \
+    {                                                                                              \
+        .number = (num), .name = (fname), .json_name = (jname), .type = RPC_ENUM,                  \
+        .offset = RPC_OFFSET(S, member, int32_t), .values = (vals)                                 \
     }
 /* map<string, string> */
 #define RPC_FIELD_MAP(S, num, fname, jname, member)                                                \

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Field tables of google/protobuf/descriptor.proto, as far as needed. */
+/* Field tables of google/protobuf/descriptor.proto, as far as needed; its enums are read as
+ * numbers. */
 #include "descriptor.h"
 
 #include "rpc/table.h"
@@ -7,8 +8,8 @@
 static const struct rpc_field field_fields[] = {
     RPC_FIELD(fd_field, 1, "name", "name", RPC_STRING, name),
     RPC_FIELD(fd_field, 3, "number", "number", RPC_INT32, number),
-    RPC_FIELD(fd_field, 4, "label", "label", RPC_ENUM, label),
-    RPC_FIELD(fd_field, 5, "type", "type", RPC_ENUM, type),
+    RPC_FIELD(fd_field, 4, "label", "label", RPC_INT32, label),
+    RPC_FIELD(fd_field, 5, "type", "type", RPC_INT32, type),
     RPC_FIELD(fd_field, 6, "type_name", "typeName", RPC_STRING, type_name),
     RPC_FIELD_OPTIONAL(
         fd_field, 9, "oneof_index", "oneofIndex", RPC_INT32, oneof_index, has_oneof_index),
