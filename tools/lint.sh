@@ -105,9 +105,10 @@ may_include() {
     agent) allowed="$shared agent/life agent/net agent/vmm agent/disk agent/snap agent/guest" ;;
     control/store) allowed=$shared ;;
     control/service) allowed="$shared control/store" ;;
+    control/agent_client) allowed="$shared control/service" ;;
     control/reconcile) allowed="$shared control/store control/service" ;;
     control/api) allowed="$shared control/store control/service" ;;
-    control) allowed="$shared control/store control/service control/reconcile control/api" ;;
+    control) allowed="$shared control/store control/service control/agent_client control/reconcile control/api" ;;
     *) allowed=unknown ;;
     esac
     [[ " $allowed " == *" $2 "* ]]
