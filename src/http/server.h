@@ -18,8 +18,10 @@ struct http_server;
 struct http_exchange; /* one request and its response; valid inside the handler only */
 
 typedef void http_handler(struct http_exchange *x, void *ctx);
-/* Answers a request that never reached the handler (malformed head, too many connections...). The
- * connection is closed afterwards. Reply with http_reply_error's body form of your choice. */
+/* Answers a request that never reached the handler (malformed head, too many connections...), with
+ * http_error_status(x) and a body of its choice; what it leaves unanswered gets a bare status. The
+ * request may be unknown: http_request(x) may have empty fields. The connection is closed
+ * afterwards. */
 typedef void http_error_handler(struct http_exchange *x, const struct err *why, void *ctx);
 /* Decides whether a fresh connection is served, e.g. by SO_PEERCRED. False closes it. */
 typedef bool http_accept_filter(int fd, void *ctx);
@@ -41,12 +43,17 @@ struct http_server_config {
 
 /* Starts the workers. Handlers may run on any of them, several at once. */
 struct http_server *http_server_start(const struct http_server_config *config, struct err *e);
-/* Stops accepting, wakes what waits, waits for the handlers, frees. NULL is fine. */
+/* Stops accepting, wakes idle connections and handlers that read bodies or poll http_fd for
+ * POLLRDHUP, waits for the handlers, frees. What still sends after 5 s is cut. NULL is fine. Not from
+ * a handler. */
 void http_server_stop(struct http_server *s);
 
 /* --- inside a handler; all of one exchange on the handler's thread --- */
 
 const struct http_request_head *http_request(const struct http_exchange *x);
+/* In an error handler: the status to answer, which the error's kind alone does not tell (408, 414,
+ * 505 are not what a handler's own timeout, size or version error would be). 500 elsewhere. */
+int http_error_status(const struct http_exchange *x);
 struct slice http_request_header(const struct http_exchange *x, const char *name);
 /* Decoded value of the first query parameter of that name; false when absent or malformed. The text
  * lives in the exchange's arena. */
@@ -54,8 +61,9 @@ bool http_request_query(struct http_exchange *x, const char *name, struct slice 
 struct arena *http_arena(struct http_exchange *x);
 int http_fd(const struct http_exchange *x); /* for SO_PEERCRED, SO_ERROR; stays the server's */
 
-/* Reads body bytes: > 0, 0 at the end, -1 (ERR_TIMEOUT, ERR_PROTOCOL, ERR_INVALID chunking). Sends
- * 100 Continue first where the client waits for it. */
+/* Reads body bytes: > 0, 0 at the end, -1 (ERR_TIMEOUT, ERR_PROTOCOL when the client leaves,
+ * ERR_INVALID chunking, ERR_CANCELED when the server stops). Sends 100 Continue first where the
+ * client waits for it. */
 ssize_t http_body_read(struct http_exchange *x, void *dst, size_t n, struct err *e);
 /* Appends the whole body; beyond the buffer's bound ERR_TOO_LARGE (a declared length is checked
  * before anything is read). */
@@ -68,7 +76,9 @@ void http_reply_header(struct http_exchange *x, const char *name, const char *fm
 /* Whole reply. `content_type` NULL sends none. A second reply to one exchange asserts.
  * -1 when the client is gone; callers may ignore it. */
 int http_reply(struct http_exchange *x, int status, const char *content_type, struct slice body);
-/* Streamed reply: `length` bytes, or chunked when negative. Each write goes out at once. */
+/* Streamed reply: `length` bytes, or chunked when negative. Head and each write go out at once. A
+ * handler that returns without http_reply_end cuts the connection. Errors: ERR_CANCELED when the
+ * client is gone, ERR_TIMEOUT when it does not read; later writes fail the same way. */
 int http_reply_begin(struct http_exchange *x, int status, const char *content_type, int64_t length,
     struct err *e);
 int http_reply_write(struct http_exchange *x, const void *p, size_t n, struct err *e);
@@ -76,7 +86,8 @@ int http_reply_end(struct http_exchange *x, struct err *e);
 /* Cuts the connection, so that a reply that broke half-way is visibly broken. */
 void http_reply_abort(struct http_exchange *x);
 bool http_reply_begun(const struct http_exchange *x);
-/* True once the client has closed its end (also while the handler is busy elsewhere). */
+/* True once the client has closed its end (also while the handler is busy elsewhere), or the server
+ * stops. A handler that waits can poll http_fd for POLLRDHUP: it reports both. */
 bool http_peer_gone(const struct http_exchange *x);
 
 #endif
