@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agent's end of a shim's control connection, and ending shims. */
+#ifndef TORPOR_AGENT_VMM_SHIM_LINK_H
+#define TORPOR_AGENT_VMM_SHIM_LINK_H
+
+#include "base/proc.h"
+#include "proto/shim.h"
+
+/* Waits for one message and checks magic, version and that its strings end. The shim's end is
+ * ERR_UNAVAILABLE, anything else that is wrong with it ERR_PROTOCOL. */
+int shim_receive(int fd, int64_t deadline, struct shim_msg *ret, struct err *e);
+/* As shim_receive for a message that has arrived, without taking it. ERR_IN_PROGRESS when none has.
+ */
+int shim_peek(int fd, struct shim_msg *ret, struct err *e);
+int shim_send(int fd, enum shim_msg_type request, int64_t deadline, struct err *e);
+
+/* Appends "qemu exited with 1: <text>" or "qemu killed by SIGKILL" to `dst`, from a message with
+ * `ended` set. */
+void shim_format_exit(const struct shim_msg *m, char *dst, size_t dst_size);
+
+/* Kills the processes behind the pidfds (-1: none) and waits until they are gone. Does both,
+ * joins the errors. */
+int shim_kill(int vmm_pidfd, int shim_pidfd, int64_t deadline, struct err *e);
+
+/* Kills a shim whose VMM is not known, with its child if it has one, and waits until both are gone.
+ * A shim that is gone already is fine. */
+int shim_kill_family(const struct proc_id *shim, int64_t deadline, struct err *e);
+
+#endif

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Starting, watching and stopping one VM.
+ *
+ * Theory of operation: the agent opens all that the VM needs, then starts the shim with one end of
+ * a socket pair and sends plan and descriptors over it; nothing else is inherited. The pair stays
+ * as the first control connection, and after the start the only thing that arrives on it is the
+ * end: a message from the shim when the VMM has ended, end of file when the shim has. So the pair
+ * is the event descriptor. The message is only peeked at; it stays until vmm_stop, which
+ * acknowledges it and so lets the shim go.
+ *
+ * The handle knows both processes by pidfd. The shim is a child of this agent and reaped by
+ * vmm_stop; the VMM is the shim's.
+ */
+#include "agent/vmm/vmm.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "agent/vmm/launch_plan.h"
+#include "agent/vmm/qemu_args.h"
+#include "agent/vmm/shim_link.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/sock.h"
+
+enum {
+    START_MS = 20000,     /* shim and exec take 20 ms; on a host full of boots a second */
+    ABORT_MS = 10000,     /* for what a failed start left to be gone */
+    LAST_WORDS_MS = 2000, /* a shim tells the VMM's end at once */
+    SOCKET_PATH_MAX = 108,
+    EXIT_TEXT_MAX = 384,
+};
+
+struct vmm {
+    char socket_path[SOCKET_PATH_MAX];
+    struct proc_id shim;
+    struct proc_id vmm;
+    int link;
+    int shim_pidfd;
+    int vmm_pidfd;
+    bool stopped;
+    char exit_text[EXIT_TEXT_MAX];
+};
+
+/* What a plan carries, until it is sent. */
+struct parts {
+    int fds[SHIM_FD_COUNT];
+    struct qemu_args args;
+    struct buf plan;
+};
+
+static void parts_done(struct parts *p)
+{
+    for (int i = 0; i < SHIM_FD_COUNT; i++)
+        if (p->fds[i] >= 0)
+            (void)close(p->fds[i]);
+    qemu_args_done(&p->args);
+    buf_done(&p->plan);
+}
+
+static int open_part(int *ret, const char *what, const char *path, int flags, struct err *e)
+{
+    *ret = open(path, flags | O_CLOEXEC | O_NOCTTY);
+    return *ret < 0 ? err_sys(e, errno, "open %s %s", what, path) : 0;
+}
+
+static int open_parts(
+    struct parts *p, const struct vmm_boot *b, const char *socket_path, struct err *e)
+{
+    if (open_part(&p->fds[SHIM_FD_CONSOLE_DIR], "console folder", b->console_dir,
+            O_RDONLY | O_DIRECTORY, e) < 0 ||
+        open_part(&p->fds[SHIM_FD_NETNS], "network namespace", b->netns, O_RDONLY, e) < 0 ||
+        open_part(&p->fds[SHIM_FD_OVERLAY], "overlay", b->overlay, O_RDWR | O_NOFOLLOW, e) < 0 ||
+        open_part(&p->fds[SHIM_FD_BASE], "base image", b->base_image, O_RDONLY, e) < 0)
+        return -1;
+    p->fds[SHIM_FD_LISTEN] = sock_listen_unix(socket_path, 0600, e);
+    return p->fds[SHIM_FD_LISTEN] < 0 ? -1 : 0;
+}
+
+/* The bytes that an overlay may grow to: its disk's size and an eighth for tables and clusters that
+ * are allocated but not used. */
+static int overlay_bytes_max(int fd, uint64_t *ret, struct err *e)
+{
+    struct {
+        uint32_t magic;
+        uint32_t rest[5];
+        uint64_t size;
+    } head;
+    uint64_t size;
+    ssize_t got = pread(fd, &head, sizeof head, 0);
+    if (got != (ssize_t)sizeof head || be32toh(head.magic) != 0x514649fb /* "QFI\xfb" */)
+        return err_set(e, ERR_INVALID, "the overlay is not a qcow2 file");
+    size = be64toh(head.size);
+    if (size == 0 || size > INT64_MAX / 2)
+        return err_set(e, ERR_INVALID, "the overlay's size is damaged");
+    *ret = size + size / 8 + (64u << 20);
+    return 0;
+}
+
+static int build_args(
+    const struct vmm_host *h, const struct vmm_boot *b, struct qemu_args *ret, struct err *e)
+{
+    const struct qemu_facts facts = {
+        .id = b->id.text,
+        .program = h->files->program,
+        .bios = h->files->bios,
+        .kernel = JAIL_KERNEL,
+        .initrd = JAIL_INITRD,
+        .use_kvm = h->use_kvm,
+        .tsc_khz = h->tsc_khz,
+        .vcpus = b->vcpus,
+        .memory_mb = b->memory_mb,
+    };
+    return qemu_args_build(&facts, ret, e);
+}
+
+static int build_plan(
+    struct parts *p, const struct vmm_host *h, const struct vmm_boot *b, struct err *e)
+{
+    struct launch_plan plan = {
+        .id = b->id.text,
+        .uid = b->uid,
+        .use_kvm = h->use_kvm,
+        .argv = p->args.argv,
+        .files = h->files,
+        .kernel = b->kernel,
+        .initrd = b->initrd,
+    };
+    if (overlay_bytes_max(p->fds[SHIM_FD_OVERLAY], &plan.fsize_bytes, e) < 0)
+        return -1;
+    return launch_plan_encode(&plan, &p->plan, e);
+}
+
+/* Starts the shim with `peer` as descriptor 3. */
+static int spawn_shim(
+    struct vmm *v, const struct vmm_host *h, const char *id, int peer, struct err *e)
+{
+    char *const argv[] = {(char *)"torpor-shim", (char *)id, (char *)h->run_dir, NULL};
+    const int fds[] = {-1, -1, -1, [SHIM_PLAN_FD] = peer};
+    const struct proc_spawn s = {
+        .path = h->shim,
+        .argv = argv,
+        .fds = fds,
+        .n_fds = ARRAY_LEN(fds),
+        .new_session = true,
+    };
+    pid_t pid;
+    if (proc_spawn(&s, &pid, e) < 0)
+        return -1;
+    v->shim.pid = pid;
+    return proc_identify(pid, &v->shim, e);
+}
+
+static int await_start(struct vmm *v, struct err *e)
+{
+    struct shim_msg m;
+    if (shim_receive(v->link, deadline_in_ms(START_MS), &m, e) < 0)
+        return -1;
+    if (m.type == SHIM_MSG_FAILED) {
+        err_set(e, ERR_INTERNAL, "%s", m.text);
+        e->errnum = m.errnum;
+        return -1;
+    }
+    if (m.type != SHIM_MSG_STARTED)
+        return err_set(e, ERR_PROTOCOL, "the shim answered with message %u", m.type);
+    v->vmm = (struct proc_id){.pid = (pid_t)m.vmm_pid, .start_ticks = m.vmm_start};
+    return 0;
+}
+
+/* The VMM may have ended by now. Then there is nothing to open, and the shim will say how. */
+static int open_pidfds(struct vmm *v, struct err *e)
+{
+    v->shim_pidfd = proc_open(&v->shim, e);
+    if (v->shim_pidfd < 0)
+        return -1;
+    v->vmm_pidfd = proc_open(&v->vmm, e);
+    return v->vmm_pidfd < 0 && e->kind != ERR_NOT_FOUND ? -1 : 0;
+}
+
+static int run_shim(
+    struct vmm *v, const struct vmm_host *h, const char *id, const struct parts *p, struct err *e)
+{
+    int pair[2];
+    int rc;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(e, errno, "socketpair");
+    v->link = pair[0];
+    rc = spawn_shim(v, h, id, pair[1], e);
+    (void)close(pair[1]);
+    if (rc < 0 || sock_send_fds(v->link, p->plan.p, p->plan.len, p->fds, SHIM_FD_COUNT, e) < 0 ||
+        await_start(v, e) < 0)
+        return -1;
+    return open_pidfds(v, e);
+}
+
+/* Undoes a start that failed at any point. The shim is our child and not reaped, so its pid is its
+ * own even before it was identified. */
+static void abort_start(struct vmm *v)
+{
+    struct err ignored;
+    int rc = 0;
+    int status;
+    if (v->shim.pid > 0 && v->shim.start_ticks == 0)
+        rc = kill(v->shim.pid, SIGKILL);
+    else if (v->shim.pid > 0)
+        rc = shim_kill_family(&v->shim, deadline_in_ms(ABORT_MS), &ignored);
+    if (v->shim.pid > 0 && rc == 0)
+        (void)proc_reap(v->shim.pid, &status, &ignored);
+    if (v->socket_path[0] != '\0')
+        (void)unlink(v->socket_path);
+}
+
+static int start(struct vmm *v, const struct vmm_host *h, const struct vmm_boot *b, struct err *e)
+{
+    char path[SOCKET_PATH_MAX];
+    CLEANUP(parts_done) struct parts p = {.plan = BUF_INIT(SHIM_BODY_MAX + 4096)};
+    memset(p.fds, -1, sizeof p.fds);
+    if (!h->files)
+        return err_set(e, ERR_INTERNAL, "the host has not been probed");
+    if (snprintf(path, sizeof path, "%s/%s.shim", h->run_dir, b->id.text) >= (int)sizeof path)
+        return err_set(e, ERR_INVALID, "the run folder's path is too long: %s", h->run_dir);
+    if (build_args(h, b, &p.args, e) < 0 || open_parts(&p, b, path, e) < 0)
+        return -1;
+    memcpy(v->socket_path, path, sizeof path);
+    if (build_plan(&p, h, b, e) < 0)
+        return -1;
+    return run_shim(v, h, b->id.text, &p, e);
+}
+
+struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e)
+{
+    struct vmm *v = calloc(1, sizeof *v);
+    if (!v) {
+        err_sys(e, ENOMEM, "start VM");
+        return NULL;
+    }
+    v->link = v->shim_pidfd = v->vmm_pidfd = -1;
+    if (start(v, host, boot, e) < 0) {
+        abort_start(v);
+        err_wrap(e, "start VM");
+        return vmm_free(v);
+    }
+    return v;
+}
+
+struct vmm *vmm_free(struct vmm *v)
+{
+    if (!v)
+        return NULL;
+    cleanup_close_(&v->link);
+    cleanup_close_(&v->shim_pidfd);
+    cleanup_close_(&v->vmm_pidfd);
+    free(v);
+    return NULL;
+}
+
+int vmm_event_fd(const struct vmm *v)
+{
+    return v->link;
+}
+
+pid_t vmm_pid(const struct vmm *v)
+{
+    return v->vmm.pid;
+}
+
+pid_t vmm_shim_pid(const struct vmm *v)
+{
+    return v->shim.pid;
+}
+
+/* How the shim ended, without reaping it. It may not be our child. */
+static void describe_shim_end(struct vmm *v)
+{
+    siginfo_t info = {0};
+    const char *how = "shim ended";
+    if (waitid(P_PIDFD, (id_t)v->shim_pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid != 0 && info.si_code != CLD_EXITED)
+        how = sigabbrev_np(info.si_status);
+    if (strcmp(how, "shim ended") == 0)
+        (void)snprintf(v->exit_text, sizeof v->exit_text, "shim ended and qemu with it");
+    else
+        (void)snprintf(
+            v->exit_text, sizeof v->exit_text, "shim killed by SIG%s and qemu with it", how);
+}
+
+const char *vmm_exit_text(struct vmm *v)
+{
+    struct shim_msg m;
+    struct err e = {0};
+    if (v->exit_text[0] != '\0')
+        return v->exit_text;
+    if (shim_peek(v->link, &m, &e) == 0 && m.ended)
+        shim_format_exit(&m, v->exit_text, sizeof v->exit_text);
+    else if (e.kind == ERR_UNAVAILABLE)
+        describe_shim_end(v);
+    return v->exit_text[0] != '\0' ? v->exit_text : "running";
+}
+
+/* Lets the shim go that has told how the VMM ended; one that does not go is killed. */
+static int end_shim(struct vmm *v, int64_t deadline, struct err *e)
+{
+    struct err why = {0};
+    struct shim_msg m;
+    int64_t patience = deadline_in_ms(LAST_WORDS_MS);
+    if (patience > deadline)
+        patience = deadline;
+    if (shim_receive(v->link, patience, &m, &why) == 0 &&
+        shim_send(v->link, SHIM_MSG_ACK, patience, &why) == 0 &&
+        proc_wait_gone(v->shim_pidfd, patience, &why) == 0)
+        return 0;
+    return shim_kill(-1, v->shim_pidfd, deadline, e);
+}
+
+/* Another agent's shim, adopted later, is not our child: init reaps it. */
+static int reap_shim(const struct vmm *v, struct err *e)
+{
+    siginfo_t info;
+    if (waitid(P_PIDFD, (id_t)v->shim_pidfd, &info, WEXITED | WNOHANG) < 0 && errno != ECHILD)
+        return err_sys(e, errno, "reap the shim");
+    return 0;
+}
+
+int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
+{
+    if (v->stopped)
+        return 0;
+    if (shim_kill(v->vmm_pidfd, -1, deadline, e) < 0)
+        return -1;
+    if (io_wait(v->link, POLLIN, deadline, e) > 0)
+        (void)vmm_exit_text(v);
+    if (end_shim(v, deadline, e) < 0 || reap_shim(v, e) < 0)
+        return -1;
+    if (unlink(v->socket_path) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "remove %s", v->socket_path);
+    v->stopped = true;
+    return 0;
+}
