@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Network slots: for each a namespace with a TAP for one VM, a veth pair to the host, addresses,
- * NAT and the egress rules, all in force before the first instruction of a guest. Slots are prepared
- * ahead; taking one runs no program. Names follow from instance and slot: tp<instance>-<slot>.
+ * NAT and the egress rules, all in force before the first instruction of a guest. Slots are
+ * prepared ahead; taking one runs no program. Names follow from instance and slot:
+ * tp<instance>-<slot>.
  */
 #ifndef TORPOR_AGENT_NET_NET_H
 #define TORPOR_AGENT_NET_NET_H
@@ -14,20 +15,20 @@
 enum { NET_SLOTS_MAX = 1000, NET_NAME_MAX = 15 };
 
 struct net_config {
-    unsigned instance;   /* 0..15, this installation's number on the host */
-    const char *range;   /* "10.11.0.0/16": instance n owns the n-th /20 of it */
-    size_t slots;        /* at most NET_SLOTS_MAX */
-    size_t ready;        /* how many to keep prepared */
-    uid_t uid_base;      /* slot n's TAP belongs to uid_base + n */
-    const char *helper;  /* absolute path of this agent's binary, started as `helper net-helper` */
+    unsigned instance;    /* 0..15, this installation's number on the host */
+    const char *range;    /* "10.11.0.0/16": instance n owns the n-th /20 of it */
+    size_t slots;         /* at most NET_SLOTS_MAX */
+    size_t ready;         /* how many to keep prepared */
+    uid_t uid_base;       /* slot n's TAP belongs to uid_base + n */
+    const char *helper;   /* absolute path of this agent's binary, started as `helper net-helper` */
     const char *resolver; /* "address" or "address:port" DNS goes to; NULL: from /etc/resolv.conf */
 };
 
 struct net_slot {
     unsigned index;
-    char netns[64];               /* path of the namespace, /run/netns/tp0-3 */
+    char netns[64];                /* path of the namespace, /run/netns/tp0-3 */
     char host_ip[INET_ADDRSTRLEN]; /* the guest's ports are reachable there from the host only */
-    uid_t uid;                    /* the VMM's */
+    uid_t uid;                     /* the VMM's */
 };
 
 struct net_pool;
@@ -51,7 +52,8 @@ int net_slot_set_policy(struct net_pool *p, unsigned index, enum net_policy poli
 
 void net_pool_usage(struct net_pool *p, size_t *ret_total, size_t *ret_used);
 
-/* `torpor-agent net-helper`: the single-threaded child that enters namespaces. Returns an exit code. */
+/* `torpor-agent net-helper`: the single-threaded child that enters namespaces. Returns an exit
+ * code. */
 int net_helper_main(int argc, char **argv);
 
 #endif
