@@ -192,6 +192,10 @@ void json_double(struct json_writer *w, double v)
         buf_append_cstr(w->out, "null");
         return;
     }
+    if (v == 0 && signbit(v)) { /* "-0" would read back as the integer 0 */
+        buf_append_cstr(w->out, "-0.0");
+        return;
+    }
     for (int digits = 15; digits <= 17; digits++) {
         (void)snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v)

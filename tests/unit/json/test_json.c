@@ -288,6 +288,8 @@ static void doubles_read_back(void **state)
     check_double(*state, 5e-324, "4.94065645841247e-324");
     check_double(*state, 1.7976931348623157e308, "1.7976931348623157e+308");
     check_double(*state, 3, "3");
+    check_double(*state, 0, "0");
+    check_double(*state, -0.0, "-0.0");
     check_double(*state, INFINITY, "null");
     check_double(*state, NAN, "null");
 }
