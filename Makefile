@@ -14,7 +14,7 @@ tools := $(root)/tools
 
 guest_programs := $(build)/guest/src/guestinit/torpor-init $(build)/guest/src/envd/torpor-envd
 
-setup_release := CC=gcc meson setup --buildtype=release
+setup_release := CC=gcc meson setup --buildtype=release -Dtests=false
 setup_guest := meson setup --buildtype=minsize -Dguest=true --native-file $(root)/tools/musl.ini
 setup_test := CC=gcc meson setup --buildtype=debugoptimized --werror -Db_sanitize=address,undefined
 setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror

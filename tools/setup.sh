@@ -12,12 +12,12 @@ set -euo pipefail
 
 # Compiling the programs, and making kernel and images.
 packages_build="build-essential binutils meson ninja-build pkg-config musl-tools linux-libc-dev
-    libssl-dev libsqlite3-dev libsodium-dev libmnl-dev libcap-ng-dev libseccomp-dev libcmocka-dev
+    libssl-dev libsqlite3-dev libsodium-dev libmnl-dev libcap-ng-dev libseccomp-dev
     apt cpio e2fsprogs gzip lz4 xz-utils zstd"
 # Running sandboxes on this machine.
 packages_run="qemu-system-x86 qemu-system-data nftables iproute2 procps curl jq"
-# Checking: the second compiler, format, scripts.
-packages_test="clang clang-format shellcheck jq curl git"
+# Testing and checking: the second compiler, format, scripts.
+packages_test="libcmocka-dev protobuf-compiler clang clang-format shellcheck jq curl git"
 
 if [ "$(dpkg --print-architecture 2>/dev/null)" != amd64 ]; then
     echo "setup: this needs Debian 12 (or a relative of it) on amd64" >&2
