@@ -145,7 +145,7 @@ static int send_continue(struct http_exchange *x, struct err *e)
     if (!x->continue_due || x->conn->body.ended)
         return 0;
     if (x->reply != REPLY_NONE)
-        return err_set(e, ERR_STATE, "the client was answered before it sent its body");
+        return err_set(e, ERR_BAD_STATE, "the client was answered before it sent its body");
     x->continue_due = false;
     return http_send_iov(x->conn->in.fd, &iov, 1, patience(x), e);
 }
