@@ -28,11 +28,12 @@ struct http_call {
     struct slice body;   /* sent with the head */
     int64_t body_length; /* HTTP_BODY_IS_SLICE, or a length streamed later, or HTTP_BODY_STREAM */
 };
-#define HTTP_BODY_IS_SLICE (-1) /* Content-Length of `body`; none for a bodiless GET, HEAD, DELETE */
-#define HTTP_BODY_STREAM (-2)   /* chunked, by http_send_body until http_send_end */
+#define HTTP_BODY_IS_SLICE                                                                         \
+    (-1)                      /* Content-Length of `body`; none for a bodiless GET, HEAD, DELETE */
+#define HTTP_BODY_STREAM (-2) /* chunked, by http_send_body until http_send_end */
 
-/* Sends the head and `body`, which may be the first part of a longer body. Errors: ERR_INVALID for a
- * bad call, ERR_TIMEOUT, ERR_IO and ERR_UNAVAILABLE for the connection. ERR_UNAVAILABLE also says
+/* Sends the head and `body`, which may be the first part of a longer body. Errors: ERR_INVALID for
+ * a bad call, ERR_TIMEOUT, ERR_IO and ERR_UNAVAILABLE for the connection. ERR_UNAVAILABLE also says
  * that the server answered with an error, or closed, before it had read everything: stop sending;
  * http_recv_head still gives the answer if there is one. */
 int http_send(struct http_conn *c, const struct http_call *call, int64_t deadline, struct err *e);
@@ -41,10 +42,10 @@ int http_send_end(struct http_conn *c, int64_t deadline, struct err *e);
 
 /* Receives the final response's head (1xx are skipped). It lives until the next http_send. May be
  * called while a streamed body is still being sent. ERR_PROTOCOL for a malformed one.
- * ERR_UNAVAILABLE when the server closed before its first byte: the request may be repeated on a new
- * connection if it is idempotent. */
-int http_recv_head(struct http_conn *c, const struct http_response_head **ret, int64_t deadline,
-    struct err *e);
+ * ERR_UNAVAILABLE when the server closed before its first byte: the request may be repeated on a
+ * new connection if it is idempotent. */
+int http_recv_head(
+    struct http_conn *c, const struct http_response_head **ret, int64_t deadline, struct err *e);
 /* Body bytes: > 0, 0 at the end, -1. A body that ends early is ERR_PROTOCOL. */
 ssize_t http_recv_body(struct http_conn *c, void *dst, size_t n, int64_t deadline, struct err *e);
 /* Appends the rest of the body; ERR_TOO_LARGE beyond the buffer's bound. */

@@ -15,6 +15,13 @@ bool http_is_field_char(unsigned char c);
 bool http_is_token(struct slice s);
 bool http_is_field_value(struct slice s);
 
+/* Without blanks and tabs at both ends. */
+struct slice http_trim(struct slice s);
+/* Cuts `s` at the first `sep`; false, and nothing set, when there is none. */
+bool http_cut(struct slice s, char sep, struct slice *ret_before, struct slice *ret_after);
+/* "Name: value" without its line end. */
+int http_parse_field_line(struct slice line, struct http_header *ret, struct err *e);
+
 /* How long an operation may wait: until a fixed deadline, or, with progress_ms >= 0, that long
  * without a byte moving. */
 struct http_patience {

@@ -24,10 +24,11 @@ struct multipart;
 
 /* `content_type` is the request's header; ERR_MEDIA_TYPE when it is no multipart/form-data with a
  * boundary of 1 to 70 allowed characters. */
-struct multipart *multipart_open(struct slice content_type, multipart_source *source, void *ctx,
-    struct err *e);
+struct multipart *multipart_open(
+    struct slice content_type, multipart_source *source, void *ctx, struct err *e);
 struct multipart *multipart_close(struct multipart *m); /* NULL is fine; returns NULL */
-/* Skips to the next part. 1 with `ret` set, 0 behind the last, -1 with ERR_INVALID when malformed. */
+/* Skips to the next part. 1 with `ret` set, 0 behind the last, -1 with ERR_INVALID when malformed.
+ */
 int multipart_next(struct multipart *m, struct multipart_part *ret, struct err *e);
 /* Bytes of the current part: > 0, 0 at its end, -1. */
 ssize_t multipart_read(struct multipart *m, void *dst, size_t n, struct err *e);

@@ -77,7 +77,7 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t';
 }
 
-static struct slice trim(struct slice s)
+struct slice http_trim(struct slice s)
 {
     while (s.n > 0 && is_blank(s.p[0]))
         s = slice_of(s.p + 1, s.n - 1);
@@ -86,8 +86,7 @@ static struct slice trim(struct slice s)
     return s;
 }
 
-/* Cuts `s` at the first `sep`; false when there is none. */
-static bool cut(struct slice s, char sep, struct slice *ret_before, struct slice *ret_after)
+bool http_cut(struct slice s, char sep, struct slice *ret_before, struct slice *ret_after)
 {
     const char *at = s.n > 0 ? memchr(s.p, sep, s.n) : NULL;
     if (!at)
@@ -111,13 +110,13 @@ static int next_line(struct cursor *c, struct slice *ret, struct err *e)
     return 1;
 }
 
-static int parse_header(struct slice line, struct http_header *ret, struct err *e)
+int http_parse_field_line(struct slice line, struct http_header *ret, struct err *e)
 {
     struct slice name;
     struct slice value;
-    if (!cut(line, ':', &name, &value) || !http_is_token(name))
+    if (!http_cut(line, ':', &name, &value) || !http_is_token(name))
         return err_set(e, ERR_INVALID, "malformed header name");
-    value = trim(value);
+    value = http_trim(value);
     if (!http_is_field_value(value))
         return err_set(e, ERR_INVALID, "control character in a header value");
     *ret = (struct http_header){name, value};
@@ -138,7 +137,7 @@ static int parse_headers(
         }
         if (n == HTTP_HEADERS_MAX)
             return err_set(e, ERR_HEADERS_TOO_LARGE, "more than %d headers", HTTP_HEADERS_MAX);
-        if (parse_header(line, &headers[n++], e) < 0)
+        if (http_parse_field_line(line, &headers[n++], e) < 0)
             return -1;
     }
     return rc;
@@ -148,10 +147,10 @@ static int parse_headers(
 static bool list_has(struct slice list, const char *token)
 {
     struct slice item;
-    while (cut(list, ',', &item, &list))
-        if (slice_eq_nocase(trim(item), slice_cstr(token)))
+    while (http_cut(list, ',', &item, &list))
+        if (slice_eq_nocase(http_trim(item), slice_cstr(token)))
             return true;
-    return slice_eq_nocase(trim(list), slice_cstr(token));
+    return slice_eq_nocase(http_trim(list), slice_cstr(token));
 }
 
 static bool name_is(const struct http_header *h, const char *name)
@@ -263,7 +262,7 @@ static int parse_target(struct http_request_head *ret, struct err *e)
     if (rest.p[0] != '/' && !strip_authority(ret->target, &rest))
         return err_set(e, ERR_INVALID, "malformed request target");
     ret->path = rest;
-    (void)cut(rest, '?', &ret->path, &ret->query);
+    (void)http_cut(rest, '?', &ret->path, &ret->query);
     if (ret->path.n == 0)
         ret->path = SLICE_LIT("/");
     return 0;
@@ -273,8 +272,8 @@ static int parse_request_line(struct slice line, struct http_request_head *ret, 
 {
     struct slice rest;
     struct slice version;
-    if (!cut(line, ' ', &ret->method, &rest) || !method_valid(ret->method) ||
-        !cut(rest, ' ', &ret->target, &version))
+    if (!http_cut(line, ' ', &ret->method, &rest) || !method_valid(ret->method) ||
+        !http_cut(rest, ' ', &ret->target, &version))
         return err_set(e, ERR_INVALID, "malformed request line");
     if (parse_version(version, &ret->minor, e) < 0)
         return -1;
@@ -367,7 +366,7 @@ static int parse_status_line(
     struct slice version;
     struct slice rest;
     uint64_t status;
-    if (!cut(line, ' ', &version, &rest))
+    if (!http_cut(line, ' ', &version, &rest))
         return err_set(e, ERR_INVALID, "malformed status line");
     if (parse_version(version, ret_minor, e) < 0)
         return -1;

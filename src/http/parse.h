@@ -14,7 +14,7 @@
 enum { HTTP_HEADERS_MAX = 64, HTTP_HEAD_BYTES_MAX = 32 * 1024 };
 
 struct http_header {
-    struct slice name; /* a token, case as sent */
+    struct slice name;  /* a token, case as sent */
     struct slice value; /* without surrounding blanks */
 };
 
@@ -38,15 +38,16 @@ struct http_response_head {
     int status;
     struct http_header headers[HTTP_HEADERS_MAX];
     size_t n_headers;
-    enum http_framing framing; /* of a response to a request that allows a body; HEAD: see client.h */
+    enum http_framing
+        framing; /* of a response to a request that allows a body; HEAD: see client.h */
     uint64_t content_length;
     bool keep_alive;
 };
 
 /* Parses one head at the start of `p`. Returns its length in bytes (> 0), 0 when more bytes are
  * needed, -1 with ERR_INVALID, ERR_TOO_LARGE (target), ERR_HEADERS_TOO_LARGE or ERR_UNSUPPORTED
- * (version, transfer coding). `where` of the error is "target", "version" or the header it is about.
- * `ret` is meaningful only after a length was returned. */
+ * (version, transfer coding). `where` of the error is "target", "version" or the header it is
+ * about. `ret` is meaningful only after a length was returned. */
 ssize_t http_parse_request(const char *p, size_t n, struct http_request_head *ret, struct err *e);
 ssize_t http_parse_response(const char *p, size_t n, struct http_response_head *ret, struct err *e);
 

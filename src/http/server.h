@@ -2,10 +2,10 @@
 /*
  * HTTP/1.1 server over a listening descriptor (TCP or unix).
  *
- * One epoll set; connections are armed one-shot. A worker reads the head without blocking, then runs
- * the handler as straight-line blocking code with deadlines. The pool grows when the last waiting
- * worker is taken and shrinks when idle. Idle connections own neither thread nor buffer. What the
- * handler did not read of a body is drained up to a bound, else the connection is closed.
+ * One epoll set; connections are armed one-shot. A worker reads the head without blocking, then
+ * runs the handler as straight-line blocking code with deadlines. The pool grows when the last
+ * waiting worker is taken and shrinks when idle. Idle connections own neither thread nor buffer.
+ * What the handler did not read of a body is drained up to a bound, else the connection is closed.
  */
 #ifndef TORPOR_HTTP_SERVER_H
 #define TORPOR_HTTP_SERVER_H
@@ -29,7 +29,7 @@ typedef bool http_accept_filter(int fd, void *ctx);
 struct http_server_config {
     int listen_fd; /* the server owns it once started */
     http_handler *handler;
-    http_error_handler *on_error;     /* NULL: a bare status */
+    http_error_handler *on_error;      /* NULL: a bare status */
     http_accept_filter *accept_filter; /* NULL: everyone */
     void *ctx;
     size_t threads_max;     /* 0: 64 */
@@ -44,8 +44,8 @@ struct http_server_config {
 /* Starts the workers. Handlers may run on any of them, several at once. */
 struct http_server *http_server_start(const struct http_server_config *config, struct err *e);
 /* Stops accepting, wakes idle connections and handlers that read bodies or poll http_fd for
- * POLLRDHUP, waits for the handlers, frees. What still sends after 5 s is cut. NULL is fine. Not from
- * a handler. */
+ * POLLRDHUP, waits for the handlers, frees. What still sends after 5 s is cut. NULL is fine. Not
+ * from a handler. */
 void http_server_stop(struct http_server *s);
 
 /* --- inside a handler; all of one exchange on the handler's thread --- */
@@ -70,7 +70,8 @@ ssize_t http_body_read(struct http_exchange *x, void *dst, size_t n, struct err 
 int http_body_read_all(struct http_exchange *x, struct buf *dst, struct err *e);
 
 /* Adds a response header. Names and values are ours or validated: CR, LF and NUL assert. Must come
- * before the reply begins. Date, Content-Length, Transfer-Encoding and Connection are the server's. */
+ * before the reply begins. Date, Content-Length, Transfer-Encoding and Connection are the server's.
+ */
 void http_reply_header(struct http_exchange *x, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Whole reply. `content_type` NULL sends none. A second reply to one exchange asserts.
@@ -79,8 +80,8 @@ int http_reply(struct http_exchange *x, int status, const char *content_type, st
 /* Streamed reply: `length` bytes, or chunked when negative. Head and each write go out at once. A
  * handler that returns without http_reply_end cuts the connection. Errors: ERR_CANCELED when the
  * client is gone, ERR_TIMEOUT when it does not read; later writes fail the same way. */
-int http_reply_begin(struct http_exchange *x, int status, const char *content_type, int64_t length,
-    struct err *e);
+int http_reply_begin(
+    struct http_exchange *x, int status, const char *content_type, int64_t length, struct err *e);
 int http_reply_write(struct http_exchange *x, const void *p, size_t n, struct err *e);
 int http_reply_end(struct http_exchange *x, struct err *e);
 /* Cuts the connection, so that a reply that broke half-way is visibly broken. */
