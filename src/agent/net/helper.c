@@ -58,7 +58,7 @@ static int perform(
     if (q->slot >= p->slots)
         return err_set(e, ERR_INVALID, "no slot %u", q->slot);
     if (*lock_fd < 0 && q->op != NET_OP_LOCK)
-        return err_set(e, ERR_STATE, "the instance is not locked");
+        return err_set(e, ERR_BAD_STATE, "the instance is not locked");
     switch ((enum net_op)q->op) {
     case NET_OP_LOCK:
         return take_lock(p, lock_fd, e);

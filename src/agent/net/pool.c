@@ -452,7 +452,7 @@ int net_slot_set_policy(struct net_pool *p, unsigned index, enum net_policy poli
     if (check_index(p, index, e) < 0)
         return -1;
     if (!is_used(p, index))
-        return err_set(e, ERR_STATE, "network slot %u is not in use", index);
+        return err_set(e, ERR_BAD_STATE, "network slot %u is not in use", index);
     if (put_policy(p, &p->slots[index], policy, e) < 0)
         return -1;
     if (policy == NET_POLICY_OPEN)
