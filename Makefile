@@ -14,12 +14,12 @@ tools := $(root)/tools
 
 guest_programs := $(build)/guest/src/guestinit/torpor-init $(build)/guest/src/envd/torpor-envd
 
-setup_release := CC=gcc meson setup --buildtype=release -Dtests=false
+setup_release := CC=gcc meson setup --buildtype=release -Doptimization=2 -Dtests=false
 setup_guest := meson setup --buildtype=minsize -Dguest=true --native-file $(root)/tools/musl.ini
 setup_test := CC=gcc meson setup --buildtype=debugoptimized --werror -Db_sanitize=address,undefined
 setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 
-.PHONY: help build release guest test-build clang setup-build setup-test \
+.PHONY: help build release guest test-build clang test-data setup-build setup-test \
 	up down test bench fmt lint clean
 
 help: build
@@ -74,8 +74,19 @@ down:
 
 # One after the other, also with make -j: the output is for people, and the last line counts.
 test:
-	@$(MAKE) --no-print-directory -f $(root)/Makefile setup-test release guest test-build clang lint
+	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang \
+		test-data lint
 	@$(tools)/run-tests.sh $(build)/test
+
+# Kernel and image for the tests that boot VMs. Those need root too and say so themselves.
+test-data: guest
+	@if [ "$$(id -u)" -eq 0 ]; then \
+		echo "== making the guests' kernel and image (build/data)"; \
+		$(root)/images/kernel.sh $(build)/data $(guest_programs) && \
+		$(root)/images/minimal.sh $(build)/data; \
+	else \
+		echo "== not root: no VMs can be tested, so no kernel and image for them"; \
+	fi
 
 bench: release
 	@cd $(build)/release && meson test --benchmark --verbose
