@@ -206,6 +206,7 @@ int life_close(struct life *l, struct err *e)
     if (l->net && net_pool_close(l->net, &net) < 0)
         rc = err_join(e, &net);
     admission_done(&l->admission);
+    vmm_host_done(&l->vmm_host);
     host_done(&l->host);
     (void)pthread_cond_destroy(&l->transition_ended);
     (void)pthread_mutex_destroy(&l->lock);

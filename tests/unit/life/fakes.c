@@ -143,6 +143,10 @@ int vmm_host_probe(const char *accel, struct vmm_host *ret, struct err *e)
     return 0;
 }
 
+void vmm_host_done(struct vmm_host *host)
+{
+}
+
 int vmm_remove_leftovers(const struct vmm_host *host, struct err *e)
 {
     fakes.leftovers_removed++;
