@@ -22,6 +22,13 @@ setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 .PHONY: help build release guest test-build clang test-data setup-build setup-test \
 	up down test bench fmt lint clean
 
+# $(call compile,FOLDER): first configures again if a build file has changed, which is of interest
+# only when it fails; then builds. Says nothing but the compiler's words.
+define compile
+@ninja -C $(build)/$1 build.ninja >$(build)/$1.log 2>&1 || { cat $(build)/$1.log; exit 1; }
+@ninja -C $(build)/$1 --quiet
+endef
+
 help: build
 	@echo
 	@echo "Built. What else there is:"
@@ -52,20 +59,20 @@ $(build):
 
 release: setup-build $(build)/release/build.ninja
 	@echo "== building the host's programs (build/release)"
-	@ninja -C $(build)/release --quiet
+	$(call compile,release)
 
 guest: setup-build $(build)/guest/build.ninja
 	@echo "== building the guest's programs (build/guest)"
-	@ninja -C $(build)/guest --quiet
+	$(call compile,guest)
 	@$(tools)/check-static.sh $(guest_programs)
 
 test-build: setup-test $(build)/test/build.ninja
 	@echo "== building the tests with sanitizers (build/test)"
-	@ninja -C $(build)/test --quiet
+	$(call compile,test)
 
 clang: setup-test $(build)/clang/build.ninja
 	@echo "== compiling with clang (build/clang)"
-	@ninja -C $(build)/clang --quiet
+	$(call compile,clang)
 
 up:
 	@$(tools)/up.sh

@@ -48,7 +48,7 @@ int main(int argc, char **argv)
     sigset_t set;
     int ready_fd;
     if (argc > 1 && strcmp(argv[1], "net-helper") == 0)
-        return net_helper_main(argc - 1, argv + 1);
+        return net_helper_main(argc, argv);
     ready_fd = parse_options(argc, argv);
     if (ready_fd == -2) {
         (void)fputs(usage, stderr);
