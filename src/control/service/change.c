@@ -60,7 +60,7 @@ static int destroy_locked(struct service *s, const struct sandbox_row *row, stru
     change.at_ms = clock_real_ms();
     if (s->store->ops->sandbox_change(s->store, &row->id, &change, e) < 0)
         return -1;
-    log_info("sandbox destroyed sandbox=%s", row->id.text);
+    log_info("sandbox destroyed");
     return 0;
 }
 

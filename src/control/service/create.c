@@ -108,7 +108,7 @@ static void record_failure(struct service *s, const struct sandbox_row *row, con
     if (service_destroy_on_host(s, &row->id, &e) < 0)
         __atomic_store_n(&s->want_full, 1, __ATOMIC_RELAXED); /* the reconciler tries again */
     if (s->store->ops->sandbox_change(s->store, &row->id, &change, &e) < 0)
-        log_err("a failed create is not recorded sandbox=%s error=\"%s\"", row->id.text, e.msg);
+        log_err("a failed create is not recorded sandbox_id=%s error=\"%s\"", row->id.text, e.msg);
 }
 
 static int ask_host(
@@ -157,7 +157,7 @@ int service_create(struct service *s, const struct principal *who, const struct 
     }
     activity_note(&s->activity, row.id.text, clock_real_ms());
     log_info(
-        "sandbox runs sandbox=%s team=%s template=%s", row.id.text, row.team.text, row.template);
+        "sandbox runs sandbox_id=%s team=%s template=%s", row.id.text, row.team.text, row.template);
     return service_load(s, who, &row.id, a, ret, e);
 }
 
@@ -172,17 +172,17 @@ void service_undo_create(struct service *s, const struct sandbox_id *id)
     struct err e = {0};
     AUTO_LOCK lock = {0};
     if (lock_acquire(&s->locks, id, deadline_in_ms(s->config.lock_wait_ms), &lock, &e) < 0) {
-        log_warn("a create is not undone sandbox=%s error=\"%s\"", id->text, e.msg);
+        log_warn("a create is not undone sandbox_id=%s error=\"%s\"", id->text, e.msg);
         return;
     }
     /* The row first: a row that is over makes the reconciler destroy what the host still has. */
     change.at_ms = clock_real_ms();
     if (s->store->ops->sandbox_change(s->store, id, &change, &e) < 0)
-        log_err("a create is not undone sandbox=%s error=\"%s\"", id->text, e.msg);
+        log_err("a create is not undone sandbox_id=%s error=\"%s\"", id->text, e.msg);
     else if (service_destroy_on_host(s, id, &e) < 0)
-        log_warn("a create is undone later sandbox=%s error=\"%s\"", id->text, e.msg);
+        log_warn("a create is undone later sandbox_id=%s error=\"%s\"", id->text, e.msg);
     else
-        log_info("create undone, its client is gone sandbox=%s", id->text);
+        log_info("create undone, its client is gone sandbox_id=%s", id->text);
     if (e.kind != ERR_NONE)
         __atomic_store_n(&s->want_full, 1, __ATOMIC_RELAXED);
 }

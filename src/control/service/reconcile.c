@@ -79,10 +79,10 @@ static int do_change(struct poll *p, const struct sandbox_row *row, enum sandbox
         .at_ms = clock_real_ms(),
     };
     if (p->s->store->ops->sandbox_change(p->s->store, &row->id, &change, &e) < 0) {
-        log_err("sandbox=%s is not updated error=\"%s\"", row->id.text, e.msg);
+        log_err("sandbox_id=%s is not updated error=\"%s\"", row->id.text, e.msg);
         return -1;
     }
-    log_info("sandbox=%s becomes %s reason=%s", row->id.text, sandbox_status_name(status),
+    log_info("sandbox_id=%s becomes %s reason=%s", row->id.text, sandbox_status_name(status),
         sandbox_reason_name(reason));
     return 0;
 }
@@ -97,10 +97,10 @@ static int do_apply(
     if (!service_change_from_info(info, &change, message, host_ip))
         return 0;
     if (p->s->store->ops->sandbox_change(p->s->store, &row->id, &change, &e) < 0) {
-        log_err("sandbox=%s is not updated error=\"%s\"", row->id.text, e.msg);
+        log_err("sandbox_id=%s is not updated error=\"%s\"", row->id.text, e.msg);
         return -1;
     }
-    log_info("sandbox=%s becomes %s reason=%s revision=%llu", row->id.text,
+    log_info("sandbox_id=%s becomes %s reason=%s revision=%llu", row->id.text,
         sandbox_status_name(change.status), sandbox_reason_name(change.reason),
         (unsigned long long)change.revision);
     return 0;
@@ -110,10 +110,10 @@ static int do_destroy(struct poll *p, const struct sandbox_row *row)
 {
     struct err e = {0};
     if (service_destroy_on_host(p->s, &row->id, &e) < 0) {
-        log_warn_limited("sandbox=%s is over but not removed error=\"%s\"", row->id.text, e.msg);
+        log_warn_limited("sandbox_id=%s is over but not removed error=\"%s\"", row->id.text, e.msg);
         return -1;
     }
-    log_info("what the host still had of sandbox=%s is removed", row->id.text);
+    log_info("what the host still had of sandbox_id=%s is removed", row->id.text);
     return 0;
 }
 
@@ -181,7 +181,7 @@ static void settle_reported(struct poll *p, const struct agent_sandbox_info *inf
     }
     action = reconcile_decide(&p->reply, found ? &row : NULL, &said);
     if (action == RECONCILE_UNKNOWN)
-        log_warn_limited("the host has a sandbox that the database has not sandbox=%s", id.text);
+        log_warn_limited("the host has a sandbox that the database has not sandbox_id=%s", id.text);
     else if (action != RECONCILE_NOTHING && settle_locked(p, &id, NULL, &said, info) < 0)
         p->left_over = true;
 }

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The API's way in: request id, route, authentication, the sandbox's id, handler, error.
+ *
+ * In that order: an unknown route says so to anybody; what a route wants of its request is only
+ * looked at for somebody who may call it. Handlers are not interrupted by a client that leaves.
+ */
+#include "control/api/api_int.h"
+
+#include <stdio.h>
+
+#define LOG_MODULE "api"
+#include "base/log.h"
+#include "base/rand.h"
+
+enum {
+    THREADS_MAX = 256, /* an exec holds one for as long as it runs */
+    STACK_BYTES = 256 * 1024,
+    ARENA_BYTES_MAX = 16 << 20, /* a JSON body of 1 MiB as a tree */
+    TRANSFERS_MAX = 16,         /* times twice 100 MiB */
+    REQUEST_ID_CHARS = 20,
+};
+
+static bool request_id_valid(struct slice s)
+{
+    if (s.n == 0 || s.n > LIMIT_REQUEST_ID_MAX)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        char ch = s.p[i];
+        if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
+                ch == '.' || ch == '_' || ch == '-'))
+            return false;
+    }
+    return true;
+}
+
+/* Takes the client's request id, or makes one. It goes into the answer and every log line. */
+static void call_init(struct call *c, struct http_exchange *x, struct api *api)
+{
+    struct slice id = http_request_header(x, "X-Request-Id");
+    *c = (struct call){.x = x, .api = api, .service = api->service, .arena = http_arena(x)};
+    if (!request_id_valid(id) || !slice_copy_cstr(id, c->request_id, sizeof c->request_id)) {
+        memcpy(c->request_id, "req", 3);
+        rand_base32(c->request_id + 3, REQUEST_ID_CHARS);
+    }
+    http_reply_header(x, "X-Request-Id", "%s", c->request_id);
+    log_context_set(c->request_id, NULL);
+}
+
+/* "sb" and 20 lower-case letters and digits: what may be an id, even where our own never are. */
+static bool looks_like_id(struct slice text)
+{
+    if (text.n != 2 + ID_RANDOM_CHARS || memcmp(text.p, "sb", 2) != 0)
+        return false;
+    for (size_t i = 2; i < text.n; i++)
+        if (!((text.p[i] >= 'a' && text.p[i] <= 'z') || (text.p[i] >= '0' && text.p[i] <= '9')))
+            return false;
+    return true;
+}
+
+static int check_id(struct call *c, struct slice text, struct err *e)
+{
+    if (!text.p)
+        return 0;
+    if (!looks_like_id(text))
+        return field_error(c, e, "id", "^sb[a-z0-9]{20}$", "that is not the id of a sandbox");
+    if (!sandbox_id_parse(text, &c->id))
+        return err_set(e, ERR_NOT_FOUND, "no sandbox %.*s", (int)text.n, text.p);
+    log_context_set(c->request_id, c->id.text);
+    return 0;
+}
+
+static int run_call(struct call *c, struct err *e)
+{
+    const struct http_request_head *head = http_request(c->x);
+    char allow[ALLOW_MAX];
+    struct slice id;
+    const struct route *route = route_find(head->method, head->path, &id, allow);
+    if (!route && allow[0]) {
+        http_reply_header(c->x, "Allow", "%s", allow);
+        return err_set(e, ERR_METHOD, "this route has %s", allow);
+    }
+    if (!route)
+        return err_set(e, ERR_NOT_FOUND, "there is no such route");
+    if (!route->open && auth_check(c, e) < 0)
+        return -1;
+    if (check_id(c, id, e) < 0)
+        return -1;
+    return route->handler(c, e);
+}
+
+static void handle(struct http_exchange *x, void *ctx)
+{
+    struct err e = {0};
+    struct call c;
+    call_init(&c, x, ctx);
+    if (run_call(&c, &e) < 0) {
+        if (http_reply_begun(x))
+            http_reply_abort(x);
+        else
+            reply_error(&c, &e, http_status_from_kind(e.kind));
+    }
+    log_context_set(NULL, NULL);
+}
+
+static void handle_refused(struct http_exchange *x, const struct err *why, void *ctx)
+{
+    struct call c;
+    call_init(&c, x, ctx);
+    reply_error(&c, why, http_error_status(x));
+    log_context_set(NULL, NULL);
+}
+
+int api_start(int listen_fd, struct service *service, struct api **ret, struct err *e)
+{
+    struct api *api = calloc(1, sizeof *api);
+    struct http_server_config config = {
+        .listen_fd = listen_fd,
+        .handler = handle,
+        .on_error = handle_refused,
+        .ctx = api,
+        .threads_max = THREADS_MAX,
+        .stack_bytes = STACK_BYTES,
+        .arena_bytes_max = ARENA_BYTES_MAX,
+    };
+    if (!api) {
+        (void)close(listen_fd);
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    api->service = service;
+    (void)sem_init(&api->transfers, 0, TRANSFERS_MAX);
+    api->server = http_server_start(&config, e);
+    if (!api->server) {
+        (void)sem_destroy(&api->transfers);
+        free(api);
+        return -1;
+    }
+    *ret = api;
+    return 0;
+}
+
+struct api *api_stop(struct api *api)
+{
+    if (!api)
+        return NULL;
+    __atomic_store_n(&api->stopping, 1, __ATOMIC_RELEASE);
+    http_server_stop(api->server);
+    (void)sem_destroy(&api->transfers);
+    free(api);
+    return NULL;
+}
