@@ -9,12 +9,15 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 
 #include "agent/disk/disk.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/proc.h"
 #include "proto/limits.h"
@@ -180,6 +183,13 @@ int fixture_tear_down(void **state)
     return rc;
 }
 
+int fixture_tidy(void **state)
+{
+    const struct fixture *f = *state;
+    struct err e = {0};
+    return vmm_remove_leftovers(&f->host, &e);
+}
+
 struct vmm_boot fixture_boot(const struct fixture *f, enum guest g)
 {
     struct vmm_boot b = {
@@ -195,6 +205,32 @@ struct vmm_boot fixture_boot(const struct fixture *f, enum guest g)
     };
     sandbox_id_new(&b.id);
     return b;
+}
+
+static bool console_holds(const char *path, const char *text)
+{
+    struct err ignored;
+    AUTO_BUF struct buf log = BUF_INIT(CONSOLE_BYTES_MAX);
+    return io_read_file(AT_FDCWD, path, &log, &ignored) == 0 && log.p &&
+           memmem(log.p, log.len, text, strlen(text));
+}
+
+int fixture_await_console(const struct fixture *f, const char *text)
+{
+    struct err e = {0};
+    int64_t deadline = deadline_in_ms(20000);
+    char path[FIXTURE_PATH_MAX + 16];
+    AUTO_CLOSE int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    (void)snprintf(path, sizeof path, "%s/console.log", f->dir);
+    if (inotify_add_watch(watch, path, IN_MODIFY) < 0)
+        return -1;
+    while (!console_holds(path, text)) {
+        char events[4096];
+        if (io_wait(watch, POLLIN, deadline, &e) < 0)
+            return -1;
+        (void)!read(watch, events, sizeof events);
+    }
+    return 0;
 }
 
 int fixture_count_vmms(void)

@@ -26,8 +26,12 @@ struct fixture {
 const char *fixture_missing(void);
 int fixture_set_up(void **state);
 int fixture_tear_down(void **state);
+/* After each test: ends what a failed one left running. */
+int fixture_tidy(void **state);
 /* A boot of a new sandbox id with that guest. */
 struct vmm_boot fixture_boot(const struct fixture *f, enum guest g);
+/* Waits until console.log in the fixture's folder holds `text`, up to 20 s. Returns 0 or -1. */
+int fixture_await_console(const struct fixture *f, const char *text);
 /* Processes whose real uid is FIXTURE_UID. */
 int fixture_count_vmms(void);
 /* Entries of the run folder that end in .shim. */
