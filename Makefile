@@ -8,6 +8,9 @@
 #   build/test     what the tests run: gcc with address and undefined-behaviour sanitizers
 #   build/clang    compiled only, for clang's warnings
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
 root := $(patsubst %/,%,$(dir $(realpath $(lastword $(MAKEFILE_LIST)))))
 build := $(root)/build
 tools := $(root)/tools
@@ -26,7 +29,7 @@ setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 # only when it fails; then builds. Says nothing but the compiler's words.
 define compile
 @ninja -C $(build)/$1 build.ninja >$(build)/$1.log 2>&1 || { cat $(build)/$1.log; exit 1; }
-@ninja -C $(build)/$1 --quiet
+@ninja -C $(build)/$1 --quiet | { grep -v '^ninja: no work to do' || true; }
 endef
 
 help: build

@@ -126,7 +126,7 @@ stop_process() {
 clean_environment() {
     local name
     environment=(env -i "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" LANG=C.UTF-8)
-    for name in $(compgen -e TORPOR_); do
+    for name in $(compgen -e TORPOR_ || true); do
         case $name in
         TORPOR_URL | TORPOR_API_KEY | TORPOR_PROGRAMS | TORPOR_USER) ;;
         *) environment+=("$name=${!name}") ;;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all programs know of a sandbox: its id, its states and reasons, the names people may give. */
+/* What all programs know of a sandbox: its id, its states and reasons, the names people may give.
+ */
 #ifndef TORPOR_PROTO_SANDBOX_H
 #define TORPOR_PROTO_SANDBOX_H
 

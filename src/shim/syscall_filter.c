@@ -115,11 +115,11 @@ static int add_calls(scmp_filter_ctx ctx)
 static int add_arguments(scmp_filter_ctx ctx)
 {
     /* Only local sockets: netlink, packet, inet and the rest have no use in here. */
-    int rc = seccomp_rule_add(ctx, REFUSE, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_NE, AF_UNIX));
+    int rc = seccomp_rule_add(ctx, REFUSE, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_NE, AF_UNIX, 0));
     /* Asking for the personality is fine, changing it weakens address randomisation. */
     if (rc == 0)
         rc = seccomp_rule_add(
-            ctx, REFUSE, SCMP_SYS(personality), 1, SCMP_A0(SCMP_CMP_NE, 0xffffffff));
+            ctx, REFUSE, SCMP_SYS(personality), 1, SCMP_A0(SCMP_CMP_NE, 0xffffffff, 0));
     for (size_t i = 0; rc == 0 && i < ARRAY_LEN(denied_clone_flags); i++)
         rc = seccomp_rule_add(ctx, KILL, SCMP_SYS(clone), 1,
             SCMP_A0(SCMP_CMP_MASKED_EQ, denied_clone_flags[i], denied_clone_flags[i]));

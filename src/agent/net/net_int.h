@@ -105,8 +105,8 @@ extern const size_t net_host_step_count;
 int net_slot_make(const struct net_plan *p, unsigned slot, unsigned fail_after,
     uint32_t step_us[NET_STEPS_MAX], struct err *e);
 int net_slot_remove(const struct net_plan *p, unsigned slot, struct err *e);
-/* Flushes a released slot's connections inside and outside. ERR_BAD_STATE when a process still holds
- * its TAP. */
+/* Flushes a released slot's connections inside and outside. ERR_BAD_STATE when a process still
+ * holds its TAP. */
 int net_slot_recycle(const struct net_plan *p, unsigned slot, struct err *e);
 /* Removes every link and namespace under the instance's names, whatever made them. */
 int net_slots_sweep(const struct net_plan *p, struct err *e);

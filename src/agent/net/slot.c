@@ -259,7 +259,8 @@ static int recycle_inside(struct slot_ctx *c, struct err *e)
     (void)c;
     AUTO_CLOSE int fd = open_tap(e);
     if (fd < 0)
-        return e->errnum == EBUSY ? err_set(e, ERR_BAD_STATE, "a process still holds " GUEST_TAP) : -1;
+        return e->errnum == EBUSY ? err_set(e, ERR_BAD_STATE, "a process still holds " GUEST_TAP)
+                                  : -1;
     return net_ct_flush_all(e);
 }
 

@@ -360,7 +360,7 @@ static struct reply ask(const struct raw *raw)
         .body = raw->body,
         .body_length = HTTP_BODY_IS_SLICE};
     struct reply got = {.body = BUF_INIT(BODY_BYTES_MAX)};
-    const struct http_response_head *head;
+    const struct http_response_head *head = NULL;
     int64_t deadline = deadline_in_ms(PATIENCE_MS);
     struct err e = {0};
     if (raw->type)
