@@ -114,7 +114,7 @@ static void write_result(struct json_writer *w, const struct call *c, const stru
 int exec_run(struct call *c, struct err *e)
 {
     AUTO_BUF struct buf body = BUF_INIT(RESULT_BODY_MAX);
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     struct exec_body b = {.timeout_sec = LIMIT_EXEC_TIMEOUT_SEC_DEFAULT};
     struct agent_exec_response result = {0};
     struct agent_exec_request req;

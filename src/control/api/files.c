@@ -190,7 +190,7 @@ static const struct body_field read_fields[] = {
 
 int file_read(struct call *c, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     AUTO_TURN turn = NULL;
     struct read_body b = {{NULL, 0}};
     struct slice bytes;

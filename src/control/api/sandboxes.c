@@ -112,7 +112,7 @@ static int write_list(
 int sandbox_list(struct call *c, struct err *e)
 {
     AUTO_BUF struct buf body = BUF_INIT(LIST_BODY_MAX);
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     struct sandbox_query q = {0};
     struct sandbox_list list;
     char cursor[CURSOR_MAX];

@@ -18,7 +18,7 @@ enum {
 
 int service_destroy_on_host(struct service *s, const struct sandbox_id *id, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     char call_id[CALL_ID_MAX + 1];
     struct agent_destroy_response resp = {0};
     struct agent_destroy_request req = {
@@ -67,7 +67,7 @@ static int destroy_locked(struct service *s, const struct sandbox_row *row, stru
 int service_destroy(
     struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     struct sandbox_row row;
     AUTO_LOCK lock = {0};
     arena_init(&arena, ROW_ARENA_BYTES);
@@ -88,7 +88,7 @@ static bool is_on_host(const struct sandbox_row *row)
 static int update_on_host(
     struct service *s, const struct sandbox_id *id, int timeout_sec, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     char call_id[CALL_ID_MAX + 1];
     struct agent_update_response resp = {0};
     struct agent_update_request req = {
@@ -133,7 +133,7 @@ int service_update(struct service *s, const struct principal *who, const struct 
 int service_ping(
     struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     struct sandbox_row row;
     struct agent_ping_request req = {.sandbox_id = slice_cstr(id->text)};
     struct agent_ping_response resp = {0};

@@ -114,7 +114,7 @@ static void record_failure(struct service *s, const struct sandbox_row *row, con
 static int ask_host(
     struct service *s, const struct create_params *p, struct sandbox_row *row, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     char call_id[CALL_ID_MAX + 1];
     char message[ERR_MSG_MAX];
     char host_ip[HOST_IP_MAX + 1];

@@ -25,7 +25,7 @@ int service_check_running(const struct sandbox_row *row, struct err *e)
 static int load_running(
     struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     struct sandbox_row row;
     arena_init(&arena, ROW_ARENA_BYTES);
     if (service_load(s, who, id, &arena, &row, e) < 0)
@@ -52,7 +52,7 @@ int service_exec(struct service *s, const struct principal *who, const struct sa
 int service_write_file(struct service *s, const struct principal *who, const struct sandbox_id *id,
     const struct write_file_params *p, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     struct agent_write_file_response resp = {0};
     struct agent_write_file_request req = {
         .sandbox_id = slice_cstr(id->text),

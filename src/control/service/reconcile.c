@@ -323,7 +323,7 @@ static int poll_locked(struct service *s, struct arena *arena, struct err *e)
 
 int service_poll(struct service *s, int64_t began_ms, struct err *e)
 {
-    CLEANUP(arena_done) struct arena arena;
+    CLEANUP(arena_done) struct arena arena = {0};
     MUTEX_GUARD(&s->poll.mutex);
     {
         MUTEX_GUARD(&s->catalog.mutex);
