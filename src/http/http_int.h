@@ -63,7 +63,8 @@ static inline struct slice http_input_unread(const struct http_input *in)
 /* The message is over: unread bytes, if any, become the start of the next one; none: no memory. */
 void http_input_next(struct http_input *in);
 /* One recv(2) of a part of a head, without waiting: > 0 bytes came, 0 the end, -1 with errno
- * (EAGAIN, ENOBUFS beyond HTTP_INPUT_MAX). */
+ * (EAGAIN; ENOBUFS
+ * when as much as a head may have is there already). */
 ssize_t http_input_fill(struct http_input *in);
 /* True when a line feed has come since the last call, or as much as a head may have: only then is
  * it worth parsing again. */

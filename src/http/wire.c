@@ -61,12 +61,14 @@ ssize_t http_input_fill(struct http_input *in)
     struct buf *b = &in->buf;
     size_t room;
     ssize_t got;
-    if ((b->cap == 0 || b->cap - b->len - 1 < 2 * HTTP_INPUT_SPARE) &&
-        !buf_reserve(b, FILL_BYTES)) {
+    if (b->len >= HTTP_HEAD_BYTES_MAX ||
+        (b->cap < b->len + 1 + 2 * HTTP_INPUT_SPARE && !buf_reserve(b, FILL_BYTES))) {
         errno = ENOBUFS;
         return -1;
     }
     room = b->cap - b->len - 1 - HTTP_INPUT_SPARE;
+    if (room > b->max - b->len)
+        room = b->max - b->len;
     got = recv_now(in->fd, b->p + b->len, room);
     if (got > 0)
         buf_commit(b, (size_t)got);
