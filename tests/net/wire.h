@@ -17,22 +17,22 @@ enum { WIRE_FRAME_MAX = 2048, WIRE_MARK_MAX = 32 };
 struct wire_packet {
     const char *src_mac;
     const char *dst_mac;
-    int vlan;            /* tag id + 1; 0: no tag */
-    uint16_t vlan_type;  /* 0: 802.1Q */
-    uint16_t ethertype;  /* not 0: the payload is the mark alone */
+    int vlan;           /* tag id + 1; 0: no tag */
+    uint16_t vlan_type; /* 0: 802.1Q */
+    uint16_t ethertype; /* not 0: the payload is the mark alone */
     const char *src;
     const char *dst;
-    uint8_t proto;       /* IPPROTO_... */
+    uint8_t proto; /* IPPROTO_... */
     uint8_t ttl;
     uint16_t sport;
-    uint16_t dport;      /* 0: 7 */
-    uint16_t frag;       /* the IP header's fragment field as a number */
-    uint8_t tcp_flags;   /* 0: SYN */
-    uint8_t icmp_type;   /* 0: echo request */
+    uint16_t dport;         /* 0: 7 */
+    uint16_t frag;          /* the IP header's fragment field as a number */
+    uint8_t tcp_flags;      /* 0: SYN */
+    uint8_t icmp_type;      /* 0: echo request */
     const uint8_t *options; /* of IP, a multiple of 4 bytes */
     size_t n_options;
     const char *mark;
-    const void *body;    /* UDP's payload instead of the mark */
+    const void *body; /* UDP's payload instead of the mark */
     size_t n_body;
 };
 /* Writes the frame; returns its length. */
