@@ -191,6 +191,7 @@ static void test_closure(void **state)
     struct err e = {0};
     struct vmm_files *files;
     AUTO_CLOSE int rom = openat(f->dirfd, "test.rom", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(rom >= 0);
     dirs.firmware = firmware;
     dirs.bios_name = "test.rom";
     files = vmm_files_new("/bin/sh", &dirs, &e);
