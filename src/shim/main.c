@@ -46,7 +46,11 @@ static int run(const char *id, struct err *e)
 {
     struct serve_params params;
     struct plan *p = plan_new();
-    int rc = p ? start(p, id, &params, e) : err_set(e, ERR_NOMEM, "no memory for the plan");
+    int rc;
+    if (chdir("/") < 0)
+        rc = err_sys(e, errno, "enter the root folder");
+    else
+        rc = p ? start(p, id, &params, e) : err_set(e, ERR_NOMEM, "no memory for the plan");
     (void)plan_free(p);
     if (rc < 0)
         return -1;
@@ -65,7 +69,7 @@ int main(int argc, char **argv)
         return 2;
     }
     ignore_signals();
-    if (chdir("/") < 0 || run(argv[1], &e) < 0) {
+    if (run(argv[1], &e) < 0) {
         serve_report_failure(SHIM_PLAN_FD, argv[1], &e);
         return 1;
     }

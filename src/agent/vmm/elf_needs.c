@@ -29,6 +29,11 @@ static int bad_elf(const struct image *im, const char *what, struct err *e)
     return err_set(e, ERR_UNSUPPORTED, "%s: %s", im->path, what);
 }
 
+struct segments {
+    const Elf64_Phdr *ph;
+    size_t n;
+};
+
 /* The string table that the dynamic section names: file offsets. */
 struct strings {
     uint64_t start;
@@ -65,15 +70,16 @@ static void image_close(const struct image *im)
         (void)munmap((void *)(uintptr_t)im->p, im->n);
 }
 
-static const Elf64_Phdr *program_headers(const struct image *im, size_t *ret_n)
+static bool read_segments(const struct image *im, struct segments *ret)
 {
     const Elf64_Ehdr *h = (const void *)im->p;
     if (memcmp(h->e_ident, ELFMAG, SELFMAG) != 0 || h->e_ident[EI_CLASS] != ELFCLASS64 ||
         h->e_ident[EI_DATA] != ELFDATA2LSB || h->e_machine != EM_X86_64 ||
         h->e_phentsize != sizeof(Elf64_Phdr))
-        return NULL;
-    *ret_n = h->e_phnum;
-    return image_at(im, h->e_phoff, (uint64_t)h->e_phnum * sizeof(Elf64_Phdr));
+        return false;
+    ret->n = h->e_phnum;
+    ret->ph = image_at(im, h->e_phoff, (uint64_t)h->e_phnum * sizeof(Elf64_Phdr));
+    return ret->ph != NULL;
 }
 
 /* The string at `offset`, copied; NULL when it does not end before `limit` or the file does. */
@@ -90,31 +96,32 @@ static const char *copy_string(
 }
 
 /* File offset of a virtual address; UINT64_MAX when no segment holds it. */
-static uint64_t offset_of(const Elf64_Phdr *ph, size_t n_ph, uint64_t vaddr)
+static uint64_t offset_of(const struct segments *sg, uint64_t vaddr)
 {
-    for (size_t i = 0; i < n_ph; i++)
-        if (ph[i].p_type == PT_LOAD && vaddr >= ph[i].p_vaddr &&
-            vaddr - ph[i].p_vaddr < ph[i].p_filesz)
-            return vaddr - ph[i].p_vaddr + ph[i].p_offset;
+    for (size_t i = 0; i < sg->n; i++) {
+        const Elf64_Phdr *ph = &sg->ph[i];
+        if (ph->p_type == PT_LOAD && vaddr >= ph->p_vaddr && vaddr - ph->p_vaddr < ph->p_filesz)
+            return vaddr - ph->p_vaddr + ph->p_offset;
+    }
     return UINT64_MAX;
 }
 
-static const Elf64_Phdr *find_header(const Elf64_Phdr *ph, size_t n_ph, uint32_t type)
+static const Elf64_Phdr *find_segment(const struct segments *sg, uint32_t type)
 {
-    for (size_t i = 0; i < n_ph; i++)
-        if (ph[i].p_type == type)
-            return &ph[i];
+    for (size_t i = 0; i < sg->n; i++)
+        if (sg->ph[i].p_type == type)
+            return &sg->ph[i];
     return NULL;
 }
 
 static bool find_strings(
-    const Elf64_Dyn *dyn, size_t n, const Elf64_Phdr *ph, size_t n_ph, struct strings *ret)
+    const Elf64_Dyn *dyn, size_t n, const struct segments *sg, struct strings *ret)
 {
     uint64_t start = UINT64_MAX;
     uint64_t size = 0;
     for (size_t i = 0; i < n && dyn[i].d_tag != DT_NULL; i++) {
         if (dyn[i].d_tag == DT_STRTAB)
-            start = offset_of(ph, n_ph, dyn[i].d_un.d_ptr);
+            start = offset_of(sg, dyn[i].d_un.d_ptr);
         else if (dyn[i].d_tag == DT_STRSZ)
             size = dyn[i].d_un.d_val;
     }
@@ -151,10 +158,10 @@ static bool is_wanted(int64_t tag)
     return tag == DT_NEEDED || tag == DT_RUNPATH || tag == DT_RPATH;
 }
 
-static int read_dynamic(const struct image *im, const Elf64_Phdr *ph, size_t n_ph, struct arena *a,
+static int read_dynamic(const struct image *im, const struct segments *sg, struct arena *a,
     struct elf_needs *ret, struct err *e)
 {
-    const Elf64_Phdr *section = find_header(ph, n_ph, PT_DYNAMIC);
+    const Elf64_Phdr *section = find_segment(sg, PT_DYNAMIC);
     const Elf64_Dyn *dyn;
     struct strings st;
     size_t n;
@@ -162,7 +169,7 @@ static int read_dynamic(const struct image *im, const Elf64_Phdr *ph, size_t n_p
         return 0;
     n = section->p_filesz / sizeof *dyn;
     dyn = image_at(im, section->p_offset, section->p_filesz);
-    if (!dyn || !find_strings(dyn, n, ph, n_ph, &st))
+    if (!dyn || !find_strings(dyn, n, sg, &st))
         return bad_elf(im, "its dynamic section is damaged", e);
     for (size_t i = 0; i < n && dyn[i].d_tag != DT_NULL; i++) {
         const char *s;
@@ -175,29 +182,28 @@ static int read_dynamic(const struct image *im, const Elf64_Phdr *ph, size_t n_p
     return 0;
 }
 
-static int read_image(const struct image *im, struct arena *a, struct elf_needs *ret, struct err *e)
+static int read_interp(const struct image *im, const struct segments *sg, struct arena *a,
+    struct elf_needs *ret, struct err *e)
 {
-    size_t n_ph;
-    const Elf64_Phdr *ph = program_headers(im, &n_ph);
-    const Elf64_Phdr *interp;
-    if (!ph)
-        return bad_elf(im, "not a 64-bit x86 ELF file", e);
-    interp = find_header(ph, n_ph, PT_INTERP);
-    if (interp) {
-        if (interp->p_filesz > im->n || interp->p_offset > im->n - interp->p_filesz)
-            return bad_elf(im, "its loader's name lies outside the file", e);
-        ret->interp = copy_string(im, interp->p_offset, interp->p_offset + interp->p_filesz, a);
-        if (!ret->interp)
-            return bad_elf(im, "its loader's name does not end", e);
-    }
-    return read_dynamic(im, ph, n_ph, a, ret, e);
+    const Elf64_Phdr *interp = find_segment(sg, PT_INTERP);
+    if (!interp)
+        return 0;
+    if (interp->p_filesz > im->n || interp->p_offset > im->n - interp->p_filesz)
+        return bad_elf(im, "its loader's name lies outside the file", e);
+    ret->interp = copy_string(im, interp->p_offset, interp->p_offset + interp->p_filesz, a);
+    return ret->interp ? 0 : bad_elf(im, "its loader's name does not end", e);
 }
 
 int elf_read_needs(const char *path, struct arena *a, struct elf_needs *ret, struct err *e)
 {
     CLEANUP(image_close) struct image im = {0};
     struct elf_needs needs = {0};
-    if (image_open(path, &im, e) < 0 || read_image(&im, a, &needs, e) < 0)
+    struct segments sg;
+    if (image_open(path, &im, e) < 0)
+        return -1;
+    if (!read_segments(&im, &sg))
+        return bad_elf(&im, "not a 64-bit x86 ELF file", e);
+    if (read_interp(&im, &sg, a, &needs, e) < 0 || read_dynamic(&im, &sg, a, &needs, e) < 0)
         return -1;
     *ret = needs;
     return 0;

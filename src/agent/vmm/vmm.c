@@ -315,6 +315,8 @@ static int end_shim(struct vmm *v, int64_t deadline, struct err *e)
     int64_t patience = deadline_in_ms(LAST_WORDS_MS);
     if (patience > deadline)
         patience = deadline;
+    if (io_wait(v->link, POLLIN, patience, &why) > 0)
+        (void)vmm_exit_text(v);
     if (shim_receive(v->link, patience, &m, &why) == 0 &&
         shim_send(v->link, SHIM_MSG_ACK, patience, &why) == 0 &&
         proc_wait_gone(v->shim_pidfd, patience, &why) == 0)
@@ -337,8 +339,6 @@ int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
         return 0;
     if (shim_kill(v->vmm_pidfd, -1, deadline, e) < 0)
         return -1;
-    if (io_wait(v->link, POLLIN, deadline, e) > 0)
-        (void)vmm_exit_text(v);
     if (end_shim(v, deadline, e) < 0 || reap_shim(v, e) < 0)
         return -1;
     if (unlink(v->socket_path) < 0 && errno != ENOENT)

@@ -42,7 +42,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct err e = {0};
-    int rc = vmm_stop(vm, deadline_in_ms(10000), &e);
+    int rc = vm ? vmm_stop(vm, deadline_in_ms(10000), &e) : 0;
     vm = vmm_free(vm);
     return fixture_tear_down(state) < 0 ? -1 : rc;
 }
@@ -61,7 +61,7 @@ static void test_no_rights(void **state)
         "\nGid:\t64123\t64123\t64123\t64123\n", "\nGroups:\t \n", "\nCapInh:\t0000000000000000\n",
         "\nCapPrm:\t0000000000000000\n", "\nCapEff:\t0000000000000000\n",
         "\nCapBnd:\t0000000000000000\n", "\nCapAmb:\t0000000000000000\n", "\nNoNewPrivs:\t1\n",
-        "\nSeccomp:\t2\n"};
+        "\nSeccomp:\t2\n", "\nSeccomp_filters:\t2\n" /* ours and QEMU's */};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)
         assert_status_line(vmm_pid(vm), lines[i]);
@@ -280,8 +280,9 @@ static void test_shim_is_small(void **state)
         "shim: Private_Dirty %ld KiB (Anonymous %ld), Private_Clean %ld, Pss %ld, Rss %ld\n", dirty,
         anon, clean, memory_kib(shim, "Pss:"), memory_kib(shim, "Rss:"));
 #if SHIM_STATIC
-    /* Private_Clean is file text that only this one shim maps now; the next shim shares it. */
-    assert_in_range(dirty, 1, 256);
+    /* The rest are pages of the program's file, which all shims share; the kernel counts them as
+     * private while one shim runs, and as dirty while a new binary is not on the disk yet. */
+    assert_in_range(anon, 1, 256);
 #endif
 }
 

@@ -117,6 +117,16 @@ static void test_vmm_dies_with_shim(void **state)
     assert_nothing_left(f);
 }
 
+/* A shim that hangs delays the stop, and no more. */
+static void test_stop_with_hung_shim(void **state)
+{
+    const struct fixture *f = *state;
+    struct vmm *v = start_vm(f, GUEST_HELLO);
+    assert_int_equal(kill(vmm_shim_pid(v), SIGSTOP), 0);
+    stop_vm(v);
+    assert_nothing_left(f);
+}
+
 static void test_reset_ends(void **state)
 {
     const struct fixture *f = *state;
@@ -289,6 +299,7 @@ int main(void)
         cmocka_unit_test_teardown(test_guest_runs, fixture_tidy),
         cmocka_unit_test_teardown(test_kill_is_noticed, fixture_tidy),
         cmocka_unit_test_teardown(test_vmm_dies_with_shim, fixture_tidy),
+        cmocka_unit_test_teardown(test_stop_with_hung_shim, fixture_tidy),
         cmocka_unit_test_teardown(test_reset_ends, fixture_tidy),
         cmocka_unit_test_teardown(test_last_words, fixture_tidy),
         cmocka_unit_test_teardown(test_exec_failures, fixture_tidy),
