@@ -265,9 +265,14 @@ static void test_signals(void **state)
 
 static void test_clean_signal_state(void **state)
 {
+    unsigned long long blocked;
+    unsigned long long ignored;
     AUTO_OUTCOME struct outcome o = start(*state, NULL,
         "{\"process\":{\"cmd\":\"grep\",\"args\":[\"^Sig[BI]\",\"/proc/self/status\"]}}");
-    assert_text(&o.out, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+    assert_int_equal(sscanf(o.out.p, "SigBlk: %llx SigIgn: %llx", &blocked, &ignored), 2);
+    assert_int_equal(blocked, 0);
+    /* Without 32 and 33, which are libc's own: what glibc's posix_spawn started ignores them. */
+    assert_int_equal(ignored & ~(3ULL << 31), 0);
 }
 
 static void test_only_three_descriptors(void **state)
