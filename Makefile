@@ -84,8 +84,7 @@ down:
 
 # One after the other, also with make -j: the output is for people, and the last line counts.
 test:
-	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang \
-		test-data lint
+	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang test-data
 	@$(tools)/run-tests.sh $(build)/test
 
 # Kernel and image for the tests that boot VMs. Those need root too and say so themselves.

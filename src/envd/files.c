@@ -33,8 +33,8 @@
 enum {
     CHUNK_BYTES = 64 * 1024,
     FILE_MODE = 0644,
-    MODE_MAX = 0777,
-    PARTS_MAX = 1000, /* of one multipart upload; their names are kept for the answer */
+    MODE_DIGITS_MAX = 5, /* 07777: the user may set these bits by chmod too */
+    PARTS_MAX = 1000,    /* of one multipart upload; their names are kept for the answer */
     ANSWER_BYTES_MAX = 8 << 20
 };
 
@@ -155,12 +155,12 @@ static int get_mode(const struct files *f, mode_t *ret, struct err *e)
     if (!http_request_query(f->x, "mode", &text))
         return 0;
     for (size_t i = 0; i < text.n; i++) {
-        if (text.n > 4 || text.p[i] < '0' || text.p[i] > '7')
+        if (text.n > MODE_DIGITS_MAX || text.p[i] < '0' || text.p[i] > '7')
             return err_field(e, "mode", "mode is not octal");
         mode = mode * 8 + (mode_t)(text.p[i] - '0');
     }
-    if (text.n == 0 || mode > MODE_MAX)
-        return err_field(e, "mode", "mode is not octal up to 0777");
+    if (text.n == 0 || mode > 07777)
+        return err_field(e, "mode", "mode is not octal up to 07777");
     *ret = mode;
     return 0;
 }

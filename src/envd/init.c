@@ -23,7 +23,12 @@
 #include "json/json.h"
 #include "proto/limits.h"
 
-enum { ENTROPY_BYTES_MIN = 32, HOSTNAME_MAX = 63, MACHINE_ID_LEN = 32 };
+enum {
+    BODY_BYTES_MAX = 8 << 20, /* LIMIT_ENV_MAX values of LIMIT_ENV_VALUE_MAX, escaped */
+    ENTROPY_BYTES_MIN = 32,
+    HOSTNAME_MAX = 63,
+    MACHINE_ID_LEN = 32
+};
 
 struct init_request {
     int64_t real_ns; /* 0: not sent */
@@ -182,7 +187,7 @@ static int get_settings(
 /* Reads and checks the whole body. What it refers to lives in the exchange's arena. */
 static int parse_request(struct http_exchange *x, struct init_request *ret, struct err *e)
 {
-    AUTO_BUF struct buf text = BUF_INIT(LIMIT_BODY_JSON_BYTES);
+    AUTO_BUF struct buf text = BUF_INIT(BODY_BYTES_MAX);
     struct arena *a = http_arena(x);
     const struct json_value *body;
     if (http_body_read_all(x, &text, e) < 0 || json_parse(buf_slice(&text), a, &body, e) < 0)

@@ -17,8 +17,8 @@
 
 #include "base/cleanup.h"
 
-/* Keys and values of LIMIT_ENV_MAX variables come in one JSON body, LIMIT_BODY_JSON_BYTES. */
-enum { VARS_BYTES_MAX = 2 << 20, OWN_VARS = 3 };
+/* LIMIT_ENV_MAX variables of LIMIT_ENV_VALUE_MAX are 4 MiB; their keys and NULs fit in the rest. */
+enum { VARS_BYTES_MAX = 5 << 20, OWN_VARS = 3 };
 
 struct settings {
     pthread_mutex_t lock;

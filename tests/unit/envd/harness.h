@@ -22,6 +22,13 @@ enum { ANSWER_BYTES_MAX = 64 << 20, SCRATCH_MAX = 256, TEXT_MAX = 1024 };
 /* Everything the tests do has this much time; then they fail instead of hanging. */
 enum { TEST_DEADLINE_MS = 20000 };
 
+/* Skips the test and says why. */
+#define skip_because(reason)                                                                       \
+    do {                                                                                           \
+        print_message("skipped: %s\n", reason);                                                    \
+        skip();                                                                                    \
+    } while (0)
+
 /* What the faked machine was told. */
 struct machine {
     int64_t real_ns;

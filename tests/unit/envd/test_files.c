@@ -155,7 +155,7 @@ static void test_long_file_without_a_size(void **state)
 {
     AUTO_ANSWER struct answer a = {0};
     if (access("/proc/kallsyms", R_OK) != 0)
-        skip(); /* this kernel has no kallsyms */
+        skip_because("this kernel has no kallsyms");
     a = get(*state, "/proc/kallsyms");
     assert_int_equal(a.status, 200);
     assert_true(a.complete);
@@ -193,11 +193,13 @@ static void test_mode_of_new_file(void **state)
     assert_int_equal(look(h, "home/a").st_mode & 07777, 0755);
     assert_put(h, "path=b&mode=0600", "x", 200);
     assert_int_equal(look(h, "home/b").st_mode & 07777, 0600);
-    assert_put(h, "path=c&mode=4755", "x", 400);
+    assert_put(h, "path=s&mode=4711", "x", 200);
+    assert_int_equal(look(h, "home/s").st_mode & 07777, 04711);
+    assert_put(h, "path=c&mode=17777", "x", 400);
     assert_put(h, "path=c&mode=9", "x", 400);
     assert_put(h, "path=c&mode=", "x", 400);
     assert_put(h, "path=c&mode=00000755", "x", 400);
-    assert_int_equal(harness_count(h, "home"), 2);
+    assert_int_equal(harness_count(h, "home"), 3);
 }
 
 static void test_symbolic_link_is_followed(void **state)
@@ -280,7 +282,7 @@ static void test_no_space(void **state)
     AUTO_FREE char *bytes = make_bytes(1 << 20);
     AUTO_ANSWER struct answer a = {0};
     if (geteuid() != 0 || mount("torpor-test", h->home, "tmpfs", 0, "size=64k") < 0)
-        skip(); /* mounting a small file system needs root and CAP_SYS_ADMIN */
+        skip_because("mounting a small file system needs root and CAP_SYS_ADMIN");
     assert_put(h, "path=f", "old", 200);
     a = put(h, "path=f", slice_of(bytes, 1 << 20));
     assert_int_equal(a.status, 507);
@@ -348,7 +350,7 @@ static void test_other_user(void **state)
     struct harness *h = *state;
     struct stat st;
     if (geteuid() != 0)
-        skip(); /* only root can act as another user */
+        skip_because("only root can act as another user");
     assert_put(h, "path=deep/er/f&username=user", "x", 200);
     st = look(h, "user/deep/er/f");
     assert_int_equal(st.st_uid, 1000);
@@ -362,7 +364,7 @@ static void test_overwrite_keeps_owner(void **state)
     char query[TEXT_MAX];
     struct stat st;
     if (geteuid() != 0)
-        skip(); /* only root can act as another user */
+        skip_because("only root can act as another user");
     assert_put(h, "path=f&username=user", "x", 200);
     (void)snprintf(query, sizeof query, "path=%s/user/f&username=root", h->dir);
     assert_put(h, query, "by root", 200);
@@ -378,7 +380,7 @@ static void test_rights_of_user(void **state)
     char query[2 * TEXT_MAX];
     AUTO_ANSWER struct answer secret = {0};
     if (geteuid() != 0)
-        skip(); /* only root can act as another user */
+        skip_because("only root can act as another user");
     harness_write(h, "home/secret", "root's");
     (void)snprintf(path, sizeof path, "%s/secret", h->home);
     assert_int_equal(chmod(path, 0600), 0);

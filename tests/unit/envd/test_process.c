@@ -394,7 +394,7 @@ static void test_other_user(void **state)
 {
     AUTO_OUTCOME struct outcome o = {0};
     if (geteuid() != 0)
-        skip(); /* only root can act as another user */
+        skip_because("only root can act as another user");
     o = shell_with(*state, "Authorization: Basic dXNlcjo=\r\n",
         "id -u; id -g; grep ^Groups: /proc/self/status; grep ^CapEff /proc/self/status; "
         "echo $USER; cat /proc/self/oom_score_adj",
@@ -519,6 +519,41 @@ static void test_timeout_with_escaped_child(void **state)
     assert_int_equal(kill((pid_t)atoi(pid), SIGKILL), 0);
 }
 
+/* The pid in a start event, 0 when the text has none yet. */
+static pid_t find_pid(const struct buf *text)
+{
+    const char *key = "{\"pid\":";
+    const char *at = text->p ? memmem(text->p, text->len, key, strlen(key)) : NULL;
+    return at && strchr(at, '}') ? (pid_t)atoi(at + strlen(key)) : 0;
+}
+
+/* Reads the answer up to the start event, so that the process runs. Returns its pid. */
+static pid_t wait_for_start(int fd)
+{
+    AUTO_BUF struct buf text = BUF_INIT(65536);
+    int64_t deadline = deadline_in_ms(TEST_DEADLINE_MS);
+    while (find_pid(&text) == 0) {
+        struct err e = {0};
+        char chunk[512];
+        ssize_t got = io_read(fd, chunk, sizeof chunk, deadline, &e);
+        assert_true(got > 0);
+        buf_append(&text, chunk, (size_t)got);
+    }
+    return find_pid(&text);
+}
+
+/* A client that does not read slows the process down, but does not save it. */
+static void test_timeout_with_stalled_client(void **state)
+{
+    struct err e = {0};
+    AUTO_CLOSE int pidfd = -1;
+    AUTO_CLOSE int fd = begin(*state, "Connect-Timeout-Ms: 1000\r\n",
+        SLICE_LIT("{\"process\":{\"cmd\":\"cat\",\"args\":[\"/dev/zero\"]}}"));
+    pidfd = (int)syscall(SYS_pidfd_open, wait_for_start(fd), 0);
+    assert_true(pidfd >= 0);
+    assert_true(io_wait(pidfd, POLLIN, deadline_in_ms(TEST_DEADLINE_MS), &e) > 0);
+}
+
 static int make_fifo(struct harness *h, const char *name, char path[PATH_MAX])
 {
     (void)snprintf(path, PATH_MAX, "%s/%s", h->home, name);
@@ -551,29 +586,6 @@ static void test_keepalive(void **state)
         "Keepalive-Ping-Interval: 1\r\nConnect-Timeout-Ms: 1500\r\n", "exec sleep 1000", "}");
     assert_int_equal(o.keepalives, 1);
     assert_true(o.end.timed_out);
-}
-
-/* The pid in a start event, 0 when the text has none yet. */
-static pid_t find_pid(const struct buf *text)
-{
-    const char *key = "{\"pid\":";
-    const char *at = text->p ? memmem(text->p, text->len, key, strlen(key)) : NULL;
-    return at && strchr(at, '}') ? (pid_t)atoi(at + strlen(key)) : 0;
-}
-
-/* Reads the answer up to the start event, so that the process runs. Returns its pid. */
-static pid_t wait_for_start(int fd)
-{
-    AUTO_BUF struct buf text = BUF_INIT(65536);
-    int64_t deadline = deadline_in_ms(TEST_DEADLINE_MS);
-    while (find_pid(&text) == 0) {
-        struct err e = {0};
-        char chunk[512];
-        ssize_t got = io_read(fd, chunk, sizeof chunk, deadline, &e);
-        assert_true(got > 0);
-        buf_append(&text, chunk, (size_t)got);
-    }
-    return find_pid(&text);
 }
 
 /* The process outlives its client, and its output does not block it. */
@@ -719,6 +731,7 @@ int main(void)
         WITH_SERVICE(test_stdin_forms),
         WITH_SERVICE(test_timeout_kills_the_group),
         WITH_SERVICE(test_timeout_with_escaped_child),
+        WITH_SERVICE(test_timeout_with_stalled_client),
         WITH_SERVICE(test_end_waits_for_output),
         WITH_SERVICE(test_keepalive),
         WITH_SERVICE(test_client_gone),

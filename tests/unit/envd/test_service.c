@@ -130,10 +130,10 @@ static void test_init_refuses(void **state)
 
 static void test_init_too_long(void **state)
 {
-    AUTO_BUF struct buf json = BUF_INIT(4 << 20);
+    AUTO_BUF struct buf json = BUF_INIT(16 << 20);
     AUTO_ANSWER struct answer a = {0};
     buf_append_cstr(&json, "{\"accessToken\":\"t\",\"x\":\"");
-    while (json.len < (2 << 20))
+    while (json.len < (8 << 20))
         buf_append_cstr(&json, "xxxxxxxxxxxxxxxx");
     buf_append_cstr(&json, "\"}");
     a = harness_ask(*state, "POST", "/init", NULL, buf_slice(&json));
@@ -165,7 +165,7 @@ static void test_init_names_what_failed(void **state)
     }
     h->machine.fails = NULL;
     assert_int_equal(harness_init(h, cases[0].json, NULL), 204);
-    assert_status(h, "GET", "/files?path=x", "X-Access-Token: t\r\n", 404);
+    assert_status(h, "GET", "/files?path=x&username=me", "X-Access-Token: t\r\n", 404);
 }
 
 static void test_malformed_request(void **state)
