@@ -66,19 +66,35 @@ int io_read_full(int fd, void *dst, size_t n, int64_t deadline, struct err *e)
     return 0;
 }
 
-static ssize_t write_some(int fd, const void *src, size_t n)
+/* A pipe that poll(2) calls writable takes PIPE_BUF bytes without blocking; more may block for
+ * good, so a blocking descriptor gets no more at a time when there is a deadline. Returns -1 with
+ * errno. */
+static ssize_t write_patiently(int fd, const void *src, size_t n, int64_t deadline)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return -1;
+    if (deadline == DEADLINE_NEVER || (flags & O_NONBLOCK))
+        return write(fd, src, n);
+    if (poll(&p, 1, /* timeout= */ 0) <= 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return write(fd, src, n < PIPE_BUF ? n : PIPE_BUF);
+}
+
+static ssize_t write_some(int fd, const void *src, size_t n, int64_t deadline)
 {
     ssize_t put = send(fd, src, n, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (put < 0 && errno == ENOTSOCK)
-        put = write(fd, src, n);
-    return put;
+    return put < 0 && errno == ENOTSOCK ? write_patiently(fd, src, n, deadline) : put;
 }
 
 int io_write_full(int fd, const void *src, size_t n, int64_t deadline, struct err *e)
 {
     const char *p = src;
     while (n > 0) {
-        ssize_t put = write_some(fd, p, n);
+        ssize_t put = write_some(fd, p, n, deadline);
         if (put >= 0) {
             p += put;
             n -= (size_t)put;
