@@ -42,6 +42,13 @@ enum { CHILD_STACK_BYTES = 8192, EXIT_NOT_STARTED = 127, SIGSET_BYTES = 8 };
 
 #define IN_CHILD __attribute__((no_sanitize("address", "undefined", "thread")))
 
+#ifdef __SANITIZE_THREAD__
+/* The sanitizer takes any clone(2) for a fork and is blind to the calling thread from then on. This
+ * is glibc's own name for it. */
+int __clone(int (*fn)(void *), void *stack, int flags, void *arg, ...);
+#define clone __clone
+#endif
+
 static const char *const step_names[] = {
     [SPAWN_CLONE] = "clone",
     [SPAWN_SESSION] = "setsid",
