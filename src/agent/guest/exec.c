@@ -135,8 +135,7 @@ static int start_error(struct err *e)
         e->kind = ERR_INVALID;
         (void)snprintf(e->where, sizeof e->where, "user");
     } else if (e->kind == ERR_INVALID && !e->where[0]) {
-        (void)snprintf(
-            e->where, sizeof e->where, "%s", strncmp(e->msg, "cwd ", 4) == 0 ? "cwd" : "cmd");
+        (void)snprintf(e->where, sizeof e->where, "cmd");
     }
     return -1;
 }

@@ -38,6 +38,8 @@ bool machine_next(struct machine_state *s, enum machine_event event, struct mach
     case EVENT_AGENT_STARTED:
         if (s->status == SANDBOX_STOPPED || s->status == SANDBOX_PAUSED)
             return false;
+        /* Others may have seen newer revisions than the journal's; this one must win. */
+        s->revision += MACHINE_UNJOURNALLED_MAX;
         move(s, SANDBOX_STOPPED, REASON_VM_EXITED);
         *ret = (struct machine_actions){.write_journal = true};
         return true;

@@ -10,10 +10,14 @@
 
 #include "proto/sandbox.h"
 
+/* How many changes may follow one that was journalled before the next is: a create that succeeds
+ * writes its birth only, so that it costs one fsync. */
+enum { MACHINE_UNJOURNALLED_MAX = 1 };
+
 struct machine_state {
     enum sandbox_status status;
     enum sandbox_reason reason;
-    uint64_t revision; /* one more with each change */
+    uint64_t revision; /* grows with each change */
 };
 
 enum machine_event {

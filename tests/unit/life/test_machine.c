@@ -91,7 +91,10 @@ static void transitions_keep_their_promises(void **state)
             struct machine_state s = {.status = (enum sandbox_status)status, .revision = 7};
             struct machine_actions a;
             bool changed = machine_next(&s, (enum machine_event)event, &a);
-            assert_int_equal(s.revision, changed ? 8 : 7);
+            if (!changed)
+                assert_int_equal(s.revision, 7);
+            else
+                assert_true(s.revision > 7);
             if (!changed) {
                 assert_int_equal(s.status, status);
                 assert_false(a.release_host || a.write_journal || a.remove_files || a.forget);
@@ -137,6 +140,8 @@ static void restart_stops_what_ran_and_leaves_the_rest(void **state)
     assert_true(machine_next(&ran, EVENT_AGENT_STARTED, &a));
     assert_int_equal(ran.reason, REASON_VM_EXITED);
     assert_true(a.write_journal);
+    /* Journalled at birth as 1; reported as running as 2: this must be newer than both. */
+    assert_true(ran.revision > 2);
     assert_false(machine_next(&ended, EVENT_AGENT_STARTED, &a));
 }
 

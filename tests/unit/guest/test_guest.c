@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The host's side of a guest: what a good, a bad and a vanishing guest agent make of calls. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "agent/guest/guest.h"
+#include "base/clock.h"
+#include "fake_envd.h"
+#include "json/json.h"
+#include "proto/limits.h"
+#include "rpc/agent_v1.h"
+
+static const char token[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+static char ip[16];
+static struct guest *g;
+
+static int setup(void **state)
+{
+    fake_start(ip);
+    g = guest_new(ip, token);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fake_stop();
+    g = guest_free(g);
+    return 0;
+}
+
+struct run {
+    struct agent_exec_response resp;
+    struct buf out;
+    struct buf err_out;
+    struct err e;
+    int rc;
+};
+
+static void run_done(struct run *r)
+{
+    buf_done(&r->out);
+    buf_done(&r->err_out);
+}
+
+static struct run run_exec(enum fake_start how, const struct agent_exec_request *req)
+{
+    struct run r = {
+        .out = BUF_INIT(LIMIT_EXEC_OUTPUT_BYTES), .err_out = BUF_INIT(LIMIT_EXEC_OUTPUT_BYTES)};
+    fake.start = how;
+    r.rc = guest_exec(g, req, &r.out, &r.err_out, &r.resp, &r.e);
+    return r;
+}
+
+static const struct agent_exec_request hello = {
+    .cmd = {"hello", 5}, .stdin_bytes = {"input", 5}, .timeout_sec = 5};
+
+static void ready_at_once(void **state)
+{
+    struct err e = {0};
+    int never = eventfd(0, EFD_CLOEXEC);
+    assert_int_equal(guest_wait_ready(g, never, deadline_in_ms(5000), &e), 0);
+    (void)close(never);
+}
+
+static void ready_gives_up_when_the_vm_ends(void **state)
+{
+    struct err e = {0};
+    int ended = eventfd(1, EFD_CLOEXEC);
+    fake.health_status = 503;
+    assert_int_equal(guest_wait_ready(g, ended, deadline_in_ms(30000), &e), -1);
+    assert_int_equal(e.kind, ERR_UNAVAILABLE);
+    (void)close(ended);
+}
+
+static void ready_gives_up_at_the_deadline(void **state)
+{
+    struct err e = {0};
+    int never = eventfd(0, EFD_CLOEXEC);
+    fake.health_status = 503;
+    assert_int_equal(guest_wait_ready(g, never, deadline_in_ms(100), &e), -1);
+    assert_int_equal(e.kind, ERR_TIMEOUT);
+    (void)close(never);
+}
+
+static void init_tells_everything(void **state)
+{
+    const struct rpc_entry env[] = {{SLICE_LIT("NAME"), SLICE_LIT("va\"lue")}};
+    const struct guest_identity identity = {.sandbox_id = "sbaaaaaaaaaaaaaaaaaaaa",
+        .template = "minimal",
+        .default_user = "root",
+        .env = env,
+        .n_env = 1};
+    static const char *const members[] = {"accessToken", "timestamp", "entropy", "hostname",
+        "machineId", "sandboxId", "templateId", "defaultUser"};
+    const struct json_value *v = NULL;
+    struct arena arena;
+    struct err e = {0};
+    arena_init(&arena, 1 << 20);
+    assert_int_equal(guest_init(g, &identity, deadline_in_ms(5000), &e), 0);
+    assert_int_equal(json_parse(slice_cstr(fake.last_body), &arena, &v, &e), 0);
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        const struct json_value *m = json_get(v, members[i]);
+        if (!m || m->type != JSON_STRING || m->string.n == 0)
+            fail_msg("%s is missing", members[i]);
+    }
+    assert_true(slice_is(json_get(json_get(v, "envVars"), "NAME")->string, "va\"lue"));
+    assert_string_equal(fake.last_token, token);
+    arena_done(&arena);
+}
+
+static void init_that_fails_says_why(void **state)
+{
+    const struct guest_identity identity = {
+        .sandbox_id = "sb", .template = "t", .default_user = "root"};
+    struct err e = {0};
+    fake.init_status = 500;
+    assert_int_equal(guest_init(g, &identity, deadline_in_ms(5000), &e), -1);
+    assert_non_null(strstr(e.msg, "no clock"));
+}
+
+static void exec_collects_output(void **state)
+{
+    struct run r = run_exec(START_ECHO, &hello);
+    assert_int_equal(r.rc, 0);
+    assert_true(slice_is(r.resp.stdout_bytes, "hello"));
+    assert_true(slice_is(r.resp.stderr_bytes, "input"));
+    assert_int_equal(r.resp.exit_code, 3);
+    assert_false(r.resp.truncated || r.resp.timed_out);
+    assert_string_equal(fake.last_user_header, "");
+    run_done(&r);
+}
+
+static void exec_names_its_user(void **state)
+{
+    struct agent_exec_request req = hello;
+    struct run r;
+    req.user = SLICE_LIT("user");
+    r = run_exec(START_ECHO, &req);
+    assert_int_equal(r.rc, 0);
+    assert_string_equal(fake.last_user_header, "Basic dXNlcjo=");
+    run_done(&r);
+}
+
+static void exec_reports_signals_and_deadlines(void **state)
+{
+    struct run r = run_exec(START_SIGNALLED, &hello);
+    assert_int_equal(r.rc, 0);
+    assert_int_equal(r.resp.exit_code, 128 + SIGSEGV);
+    assert_true(slice_is(r.resp.signal, "SIGSEGV"));
+    run_done(&r);
+    r = run_exec(START_TIMED_OUT, &hello);
+    assert_int_equal(r.rc, 0);
+    assert_true(r.resp.timed_out);
+    assert_int_equal(r.resp.exit_code, 124);
+    assert_true(slice_is(r.resp.stdout_bytes, "so far"));
+    run_done(&r);
+}
+
+static void exec_bounds_output(void **state)
+{
+    struct run r = run_exec(START_LARGE, &hello);
+    assert_int_equal(r.rc, 0);
+    assert_true(r.resp.truncated);
+    assert_int_equal(r.resp.stdout_bytes.n, LIMIT_EXEC_OUTPUT_BYTES);
+    assert_int_equal(r.resp.exit_code, 0);
+    run_done(&r);
+}
+
+static void exec_that_breaks_or_is_refused(void **state)
+{
+    static const struct {
+        enum fake_start how;
+        enum err_kind kind;
+        const char *where;
+    } bad[] = {{START_NO_END, ERR_PROTOCOL, ""}, {START_BAD_CWD, ERR_INVALID, "cwd"},
+        {START_BAD_USER, ERR_INVALID, "user"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct run r = run_exec(bad[i].how, &hello);
+        assert_int_equal(r.rc, -1);
+        assert_int_equal(r.e.kind, bad[i].kind);
+        assert_string_equal(r.e.where, bad[i].where);
+        run_done(&r);
+    }
+}
+
+static void kept_connection_that_was_closed_is_replaced(void **state)
+{
+    struct run r;
+    fake.close_after_each = true;
+    for (int i = 0; i < 5; i++) {
+        r = run_exec(START_ECHO, &hello);
+        assert_int_equal(r.rc, 0);
+        run_done(&r);
+    }
+    assert_int_equal(fake.requests, 5);
+}
+
+static void *exec_thread(void *arg)
+{
+    struct run *r = arg;
+    *r = run_exec(START_HANGS, &hello);
+    return NULL;
+}
+
+static void closing_ends_calls_under_way(void **state)
+{
+    struct run r;
+    struct run after;
+    pthread_t t;
+    assert_int_equal(pthread_create(&t, NULL, exec_thread, &r), 0);
+    assert_int_equal(fake_wait_hanging(), 0);
+    guest_close(g);
+    assert_int_equal(pthread_join(t, NULL), 0);
+    assert_int_equal(r.rc, -1);
+    run_done(&r);
+    after = run_exec(START_ECHO, &hello);
+    assert_int_equal(after.rc, -1);
+    assert_int_equal(after.e.kind, ERR_UNAVAILABLE);
+    run_done(&after);
+}
+
+static void files_targets_are_encoded(void **state)
+{
+    const struct guest_write w = {.path = SLICE_LIT("/a b/\xc3\xa9&x=1"),
+        .user = SLICE_LIT("me"),
+        .content = SLICE_LIT("x"),
+        .has_mode = true,
+        .mode = 0640};
+    struct err e = {0};
+    assert_int_equal(guest_write_file(g, &w, &e), 0);
+    assert_string_equal(fake.last_target, "/files?path=/a%20b/%C3%A9%26x%3D1&username=me&mode=640");
+}
+
+static void files_errors_name_their_field(void **state)
+{
+    static const struct {
+        int status;
+        enum err_kind kind;
+        const char *where;
+    } bad[] = {{404, ERR_NOT_FOUND, ""}, {400, ERR_INVALID, "path"}, {401, ERR_INVALID, "user"},
+        {507, ERR_NO_SPACE, ""}};
+    struct buf dst = BUF_INIT(1000);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct err e = {0};
+        fake.files_status = bad[i].status;
+        assert_int_equal(guest_read_file(g, SLICE_LIT("/f"), (struct slice){0}, &dst, &e), -1);
+        assert_int_equal(e.kind, bad[i].kind);
+        assert_string_equal(e.where, bad[i].where);
+        assert_string_equal(e.msg, "as told");
+    }
+    buf_done(&dst);
+}
+
+static void files_are_bounded(void **state)
+{
+    struct buf dst = BUF_INIT(1000);
+    struct err e = {0};
+    fake.files_bytes = 1000;
+    assert_int_equal(guest_read_file(g, SLICE_LIT("/f"), (struct slice){0}, &dst, &e), 0);
+    assert_int_equal(dst.len, 1000);
+    buf_reset(&dst);
+    fake.files_bytes = 1001;
+    assert_int_equal(guest_read_file(g, SLICE_LIT("/f"), (struct slice){0}, &dst, &e), -1);
+    assert_int_equal(e.kind, ERR_TOO_LARGE);
+    buf_done(&dst);
+}
+
+#define GUEST_TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        GUEST_TEST(ready_at_once),
+        GUEST_TEST(ready_gives_up_when_the_vm_ends),
+        GUEST_TEST(ready_gives_up_at_the_deadline),
+        GUEST_TEST(init_tells_everything),
+        GUEST_TEST(init_that_fails_says_why),
+        GUEST_TEST(exec_collects_output),
+        GUEST_TEST(exec_names_its_user),
+        GUEST_TEST(exec_reports_signals_and_deadlines),
+        GUEST_TEST(exec_bounds_output),
+        GUEST_TEST(exec_that_breaks_or_is_refused),
+        GUEST_TEST(kept_connection_that_was_closed_is_replaced),
+        GUEST_TEST(closing_ends_calls_under_way),
+        GUEST_TEST(files_targets_are_encoded),
+        GUEST_TEST(files_errors_name_their_field),
+        GUEST_TEST(files_are_bounded),
+    };
+    return cmocka_run_group_tests_name("guest", tests, NULL, NULL);
+}
