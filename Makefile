@@ -5,6 +5,7 @@
 #
 #   build/release  what runs on a host: gcc, optimised
 #   build/guest    what runs in a guest: static, musl
+#   build/bench    build/release with the benchmarks
 #   build/test     what the tests run: gcc with address and undefined-behaviour sanitizers
 #   build/clang    compiled only, for clang's warnings
 
@@ -19,6 +20,7 @@ guest_programs := $(build)/guest/src/guestinit/torpor-init $(build)/guest/src/en
 
 setup_release := CC=gcc meson setup --buildtype=release -Doptimization=2 -Dtests=false
 setup_guest := meson setup --buildtype=minsize -Dguest=true --native-file $(root)/tools/musl.ini
+setup_bench := CC=gcc meson setup --buildtype=release -Doptimization=2
 setup_test := CC=gcc meson setup --buildtype=debugoptimized --werror -Db_sanitize=address,undefined
 setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 
@@ -55,7 +57,7 @@ $(build)/%/build.ninja: | setup-build
 	@echo "== configuring build/$*"
 	@$(setup_$*) $(dir $@) $(root) >$(build)/$*.log 2>&1 || { cat $(build)/$*.log; exit 1; }
 
-$(build)/release/build.ninja $(build)/guest/build.ninja $(build)/test/build.ninja \
+$(build)/release/build.ninja $(build)/guest/build.ninja $(build)/bench/build.ninja $(build)/test/build.ninja \
 	$(build)/clang/build.ninja: | $(build)
 $(build):
 	@mkdir -p $@
@@ -97,8 +99,10 @@ test-data: guest
 		echo "== not root: no VMs can be tested, so no kernel and image for them"; \
 	fi
 
-bench: release
-	@cd $(build)/release && meson test --benchmark --verbose
+bench: setup-test test-data $(build)/bench/build.ninja
+	@echo "== building the benchmarks (build/bench)"
+	@ninja -C $(build)/bench --quiet
+	@$(build)/bench/bench/torpor-bench
 
 fmt: setup-test
 	@$(tools)/source-files.sh $(root) c | xargs -0 clang-format -i
