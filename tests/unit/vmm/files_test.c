@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "agent/vmm/elf_needs.h"
@@ -67,23 +68,26 @@ static void test_own_needs(void **state)
     arena_done(&a);
 }
 
-static const char *write_bytes(const struct fixture *f, const void *p, size_t n)
+/* The path of a file in memory with these bytes; the one of the call before is gone. */
+static const char *write_bytes(const void *p, size_t n)
 {
-    static char path[96];
-    AUTO_CLOSE int fd = openat(f->dirfd, "elf", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    static char path[64];
+    static int fd = -1;
+    cleanup_close_(&fd);
+    fd = memfd_create("elf", MFD_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, p, n), n);
-    (void)snprintf(path, sizeof path, "%s/elf", f->dir);
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     return path;
 }
 
-static void refuse(const struct fixture *f, const void *p, size_t n)
+static void refuse(const void *p, size_t n)
 {
     struct err e = {0};
     struct arena a;
     struct elf_needs needs = {.n_needed = 77};
     arena_init(&a, 65536);
-    assert_int_equal(elf_read_needs(write_bytes(f, p, n), &a, &needs, &e), -1);
+    assert_int_equal(elf_read_needs(write_bytes(p, n), &a, &needs, &e), -1);
     assert_int_equal(e.kind, ERR_UNSUPPORTED);
     assert_int_equal(needs.n_needed, 77);
     arena_done(&a);
@@ -118,44 +122,44 @@ static struct tiny_elf tiny(void)
 
 static void test_tiny_and_damaged(void **state)
 {
-    const struct fixture *f = *state;
     struct err e = {0};
     struct arena a;
     struct elf_needs needs;
     struct tiny_elf t = tiny();
+    (void)state;
     arena_init(&a, 65536);
-    assert_int_equal(elf_read_needs(write_bytes(f, &t, sizeof t), &a, &needs, &e), 0);
+    assert_int_equal(elf_read_needs(write_bytes(&t, sizeof t), &a, &needs, &e), 0);
     assert_int_equal(needs.n_needed, 1);
     assert_string_equal(needs.needed[0], "liba.so");
     assert_null(needs.interp);
     arena_done(&a);
 
-    refuse(f, "not elf", 7);
-    refuse(f, &t, sizeof t - 17); /* the string table is cut off */
+    refuse("not elf", 7);
+    refuse(&t, sizeof t - 17); /* the string table is cut off */
     t.head.e_machine = EM_AARCH64;
-    refuse(f, &t, sizeof t);
+    refuse(&t, sizeof t);
     t = tiny();
     t.head.e_phoff = UINT64_MAX - 8;
-    refuse(f, &t, sizeof t);
+    refuse(&t, sizeof t);
     t = tiny();
     t.dyn[2].d_un.d_val = 16; /* a name behind the table */
-    refuse(f, &t, sizeof t);
+    refuse(&t, sizeof t);
     t = tiny();
     t.dyn[1].d_un.d_val = UINT64_MAX;
-    refuse(f, &t, sizeof t);
+    refuse(&t, sizeof t);
     t = tiny();
     memset(t.strings, 'x', sizeof t.strings); /* a name without end */
-    refuse(f, &t, sizeof t);
+    refuse(&t, sizeof t);
     t = tiny();
     t.dynamic.p_offset = sizeof t;
-    refuse(f, &t, sizeof t);
+    refuse(&t, sizeof t);
 }
 
 /* Any damage is an error or a result, never a crash (the sanitizers watch). */
 static void test_random_damage(void **state)
 {
-    const struct fixture *f = *state;
     unsigned char noise[3];
+    (void)state;
     for (int i = 0; i < 3000; i++) {
         struct tiny_elf t = tiny();
         struct err e = {0};
@@ -164,7 +168,7 @@ static void test_random_damage(void **state)
         arena_init(&a, 65536);
         rand_bytes(noise, sizeof noise);
         ((unsigned char *)&t)[(noise[0] | noise[1] << 8) % sizeof t] = noise[2];
-        if (elf_read_needs(write_bytes(f, &t, sizeof t), &a, &needs, &e) == 0)
+        if (elf_read_needs(write_bytes(&t, sizeof t), &a, &needs, &e) == 0)
             assert_true(needs.n_needed <= 4);
         else
             assert_int_equal(e.kind, ERR_UNSUPPORTED);
