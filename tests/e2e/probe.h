@@ -6,6 +6,7 @@
 #define PROBE_MARK "torpor-probe-4242"
 #define PROBE_FORGED "torpor-forged-424" /* as long; what no host may ever see */
 #define PROBE_PORT 4242
-#define PROBE_PUBLIC "93.184.216.34" /* stands for the internet; the test routes it to a namespace */
+#define PROBE_PUBLIC                                                                               \
+    "93.184.216.34" /* stands for the internet; the test routes it to a namespace */
 
 #endif
