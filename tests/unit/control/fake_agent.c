@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The faked agent. */
+#include "fake_agent.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "base/sock.h"
+#include "http/server.h"
+#include "proto/limits.h"
+#include "rpc/server.h"
+
+enum { PATIENCE_SEC = 20 };
+
+static struct timespec patience(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_REALTIME, &ts);
+    ts.tv_sec += PATIENCE_SEC;
+    return ts;
+}
+
+static struct fake_sandbox *find(struct fake_agent *a, struct slice id)
+{
+    for (size_t i = 0; i < FAKE_SANDBOXES_MAX; i++)
+        if (a->boxes[i].id[0] && slice_is(id, a->boxes[i].id))
+            return &a->boxes[i];
+    return NULL;
+}
+
+static struct fake_sandbox *add(struct fake_agent *a, struct slice id)
+{
+    for (size_t i = 0; i < FAKE_SANDBOXES_MAX; i++)
+        if (!a->boxes[i].id[0]) {
+            a->boxes[i] = (struct fake_sandbox){.status = "running"};
+            (void)slice_copy_cstr(id, a->boxes[i].id, sizeof a->boxes[i].id);
+            return &a->boxes[i];
+        }
+    abort();
+}
+
+static void changed(struct fake_agent *a, struct fake_sandbox *b)
+{
+    b->revision++;
+    b->changed_at = ++a->host_revision;
+}
+
+/* Counts the call, waits while it is held, fails as scripted. The mutex is held. */
+static int enter(struct fake_agent *a, struct rpc_call *call, enum agent_method m, struct err *e)
+{
+    (void)slice_copy_cstr(
+        http_request_header(call->x, "X-Request-Id"), a->request_id, sizeof a->request_id);
+    a->calls[m]++;
+    a->waiting[m]++;
+    (void)pthread_cond_broadcast(&a->changed);
+    while (a->held[m] && a->passes[m] == 0)
+        (void)pthread_cond_wait(&a->changed, &a->mutex);
+    if (a->held[m])
+        a->passes[m]--;
+    a->waiting[m]--;
+    (void)pthread_cond_broadcast(&a->changed);
+    if (a->fail[m].kind == ERR_NONE)
+        return 0;
+    *e = a->fail[m];
+    return -1;
+}
+
+static struct slice dup_text(struct arena *arena, const char *s)
+{
+    return slice_of(arena_strndup(arena, s, strlen(s)), strlen(s));
+}
+
+static struct agent_sandbox_info *to_info(struct arena *arena, const struct fake_sandbox *b)
+{
+    struct agent_sandbox_info *info = arena_alloc(arena, sizeof *info);
+    *info = (struct agent_sandbox_info){
+        .sandbox_id = dup_text(arena, b->id),
+        .status = dup_text(arena, b->status),
+        .state_reason = dup_text(arena, b->reason),
+        .template = SLICE_LIT("minimal"),
+        .vcpus = b->vcpus,
+        .memory_mb = b->memory_mb,
+        .timeout_sec = b->timeout_sec,
+        .host_ip = SLICE_LIT("10.11.0.2"),
+        .created_at_ms = 1000,
+        .started_at_ms = 2000,
+        .status_since_ms = 3000,
+        .revision = b->revision,
+    };
+    return info;
+}
+
+static int on_create(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    struct fake_agent *a = call->ctx;
+    const struct agent_create_request *r = req;
+    struct agent_create_response *out = resp;
+    const struct rpc_entry *env = r->env.items;
+    struct fake_sandbox *b;
+    size_t n = 0;
+    MUTEX_GUARD(&a->mutex);
+    (void)slice_copy_cstr(r->sandbox_id, a->created_id, sizeof a->created_id);
+    a->created_env[0] = '\0';
+    for (size_t i = 0; i < r->env.n; i++)
+        n += (size_t)snprintf(a->created_env + n, sizeof a->created_env - n, "%.*s=%.*s;",
+            (int)env[i].key.n, env[i].key.p, (int)env[i].value.n, env[i].value.p);
+    if (enter(a, call, AGENT_CREATE, e) < 0)
+        return -1;
+    b = add(a, r->sandbox_id);
+    b->vcpus = r->vcpus;
+    b->memory_mb = r->memory_mb;
+    b->timeout_sec = r->timeout_sec;
+    changed(a, b);
+    out->sandbox = to_info(call->arena, b);
+    return 0;
+}
+
+static int on_destroy(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    struct fake_agent *a = call->ctx;
+    const struct agent_destroy_request *r = req;
+    struct fake_sandbox *b;
+    MUTEX_GUARD(&a->mutex);
+    if (enter(a, call, AGENT_DESTROY, e) < 0)
+        return -1;
+    b = find(a, r->sandbox_id);
+    if (b)
+        b->id[0] = '\0';
+    a->host_revision++;
+    return 0;
+}
+
+static int on_list(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    static const struct slice names[] = {SLICE_LIT("minimal"), SLICE_LIT("base")};
+    struct fake_agent *a = call->ctx;
+    const struct agent_list_request *r = req;
+    struct agent_list_response *out = resp;
+    struct agent_sandbox_info **infos =
+        arena_calloc(call->arena, FAKE_SANDBOXES_MAX, sizeof *infos);
+    MUTEX_GUARD(&a->mutex);
+    if (enter(a, call, AGENT_LIST, e) < 0)
+        return -1;
+    for (size_t i = 0; i < FAKE_SANDBOXES_MAX; i++)
+        if (a->boxes[i].id[0] && a->boxes[i].changed_at > r->since_revision)
+            infos[out->sandboxes.n++] = to_info(call->arena, &a->boxes[i]);
+    out->sandboxes.items = infos;
+    out->host_id = dup_text(call->arena, a->host_id);
+    out->cluster_id = dup_text(call->arena, a->cluster_id);
+    out->agent_epoch = a->epoch;
+    out->host_revision = a->host_revision;
+    out->full = r->since_revision == 0;
+    out->templates = (struct rpc_list){(void *)(uintptr_t)names, ARRAY_LEN(names)};
+    return 0;
+}
+
+static int on_ping(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    struct fake_agent *a = call->ctx;
+    struct agent_ping_response *out = resp;
+    MUTEX_GUARD(&a->mutex);
+    out->last_active_at_ms = 4102444800000; /* 2100-01-01 */
+    return enter(a, call, AGENT_PING, e);
+}
+
+static int on_update(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    struct fake_agent *a = call->ctx;
+    const struct agent_update_request *r = req;
+    struct agent_update_response *out = resp;
+    struct fake_sandbox *b;
+    MUTEX_GUARD(&a->mutex);
+    if (enter(a, call, AGENT_UPDATE, e) < 0)
+        return -1;
+    b = find(a, r->sandbox_id);
+    if (!b)
+        return err_set(e, ERR_NOT_FOUND, "no sandbox");
+    b->timeout_sec = r->timeout_sec;
+    out->sandbox = to_info(call->arena, b);
+    return 0;
+}
+
+static int on_exec(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    struct fake_agent *a = call->ctx;
+    const struct agent_exec_request *r = req;
+    const struct slice *args = r->args.items;
+    size_t n;
+    MUTEX_GUARD(&a->mutex);
+    n = (size_t)snprintf(
+        a->exec_seen, sizeof a->exec_seen, "%.*s|", (int)r->cmd.n, r->cmd.n ? r->cmd.p : "");
+    for (size_t i = 0; i < r->args.n; i++)
+        n += (size_t)snprintf(a->exec_seen + n, sizeof a->exec_seen - n, "%.*s|", (int)args[i].n,
+            args[i].n ? args[i].p : "");
+    (void)snprintf(a->exec_seen + n, sizeof a->exec_seen - n, "%.*s|%.*s|%.*s|%d", (int)r->cwd.n,
+        r->cwd.n ? r->cwd.p : "", (int)r->user.n, r->user.n ? r->user.p : "", (int)r->stdin_bytes.n,
+        r->stdin_bytes.n ? r->stdin_bytes.p : "", r->timeout_sec);
+    if (enter(a, call, AGENT_EXEC, e) < 0)
+        return -1;
+    *(struct agent_exec_response *)resp = a->exec_answer;
+    return 0;
+}
+
+static int on_read(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    struct fake_agent *a = call->ctx;
+    const struct agent_read_file_request *r = req;
+    struct agent_read_file_response *out = resp;
+    MUTEX_GUARD(&a->mutex);
+    if (enter(a, call, AGENT_READ_FILE, e) < 0)
+        return -1;
+    if (!slice_is(r->path, a->file_path))
+        return err_set(e, ERR_NOT_FOUND, "no such file");
+    out->content = slice_of(arena_strndup(call->arena, a->file.p, a->file.len), a->file.len);
+    return 0;
+}
+
+static int on_write(struct rpc_call *call, const void *req, void *resp, struct err *e)
+{
+    struct fake_agent *a = call->ctx;
+    const struct agent_write_file_request *r = req;
+    MUTEX_GUARD(&a->mutex);
+    if (enter(a, call, AGENT_WRITE_FILE, e) < 0)
+        return -1;
+    (void)slice_copy_cstr(r->path, a->file_path, sizeof a->file_path);
+    (void)slice_copy_cstr(r->user, a->file_user, sizeof a->file_user);
+    a->file_mode = r->has_mode ? (int)r->mode : -1;
+    buf_reset(&a->file);
+    buf_append_slice(&a->file, r->content);
+    return 0;
+}
+
+#define METHOD(rpc, kind, fn)                                                                      \
+    {                                                                                              \
+        AGENT_V1_PATH(rpc), &agent_##kind##_request_message, &agent_##kind##_response_message, fn, \
+            NULL                                                                                   \
+    }
+static const struct rpc_method methods[] = {
+    METHOD("CreateSandbox", create, on_create),
+    METHOD("DestroySandbox", destroy, on_destroy),
+    METHOD("ListSandboxes", list, on_list),
+    METHOD("PingSandbox", ping, on_ping),
+    METHOD("UpdateSandbox", update, on_update),
+    METHOD("Exec", exec, on_exec),
+    METHOD("ReadFile", read_file, on_read),
+    METHOD("WriteFile", write_file, on_write),
+};
+
+static void serve(struct http_exchange *x, void *ctx)
+{
+    (void)rpc_serve(x, methods, ARRAY_LEN(methods), LIMIT_RPC_MESSAGE_BYTES, ctx);
+}
+
+void fake_agent_listen(struct fake_agent *a)
+{
+    struct err e = {0};
+    struct http_server_config config = {
+        .listen_fd = sock_listen_unix(a->path, 0600, &e),
+        .handler = serve,
+        .ctx = a,
+        .arena_bytes_max = (size_t)2 * LIMIT_RPC_MESSAGE_BYTES,
+    };
+    a->server = config.listen_fd < 0 ? NULL : http_server_start(&config, &e);
+    if (!a->server)
+        fail_msg("%s", e.msg);
+}
+
+void fake_agent_start(struct fake_agent *a, const char *socket_path)
+{
+    struct host_id host;
+    *a = (struct fake_agent){.cluster_id = "c1", .epoch = 1, .host_revision = 1, .file_mode = -1};
+    a->file = BUF_INIT(LIMIT_FILE_UNARY_BYTES);
+    host_id_new(&host);
+    memcpy(a->host_id, host.text, sizeof a->host_id);
+    (void)snprintf(a->path, sizeof a->path, "%s", socket_path);
+    (void)pthread_mutex_init(&a->mutex, NULL);
+    (void)pthread_cond_init(&a->changed, NULL);
+    fake_agent_listen(a);
+}
+
+void fake_agent_close(struct fake_agent *a)
+{
+    http_server_stop(a->server);
+    a->server = NULL;
+    (void)unlink(a->path);
+}
+
+void fake_agent_done(struct fake_agent *a)
+{
+    fake_agent_close(a);
+    buf_done(&a->file);
+    (void)pthread_cond_destroy(&a->changed);
+    (void)pthread_mutex_destroy(&a->mutex);
+}
+
+void fake_fail(struct fake_agent *a, enum agent_method m, enum err_kind kind, const char *where)
+{
+    MUTEX_GUARD(&a->mutex);
+    a->fail[m] = (struct err){0};
+    if (kind != ERR_NONE)
+        (void)err_field(&a->fail[m], where, "said by the agent");
+    a->fail[m].kind = kind;
+}
+
+void fake_hold(struct fake_agent *a, enum agent_method m, bool held)
+{
+    MUTEX_GUARD(&a->mutex);
+    a->held[m] = held;
+    (void)pthread_cond_broadcast(&a->changed);
+}
+
+void fake_pass_one(struct fake_agent *a, enum agent_method m)
+{
+    MUTEX_GUARD(&a->mutex);
+    a->passes[m]++;
+    (void)pthread_cond_broadcast(&a->changed);
+}
+
+static void wait_for(struct fake_agent *a, const int *value, int n, const char *what)
+{
+    struct timespec until = patience();
+    MUTEX_GUARD(&a->mutex);
+    while (*value < n)
+        if (pthread_cond_timedwait(&a->changed, &a->mutex, &until) != 0) {
+            print_error("waited for %d %s, there were %d\n", n, what, *value);
+            abort();
+        }
+}
+
+void fake_wait_held(struct fake_agent *a, enum agent_method m, int n)
+{
+    wait_for(a, &a->waiting[m], n, "held calls");
+}
+
+void fake_wait_calls(struct fake_agent *a, enum agent_method m, int n)
+{
+    wait_for(a, &a->calls[m], n, "calls");
+}
+
+int fake_calls(struct fake_agent *a, enum agent_method m)
+{
+    MUTEX_GUARD(&a->mutex);
+    return a->calls[m];
+}
+
+/* Polls come one after another, so the third from now means that the second, which began after now,
+ * is done. */
+void fake_wait_polled(struct fake_agent *a)
+{
+    fake_wait_calls(a, AGENT_LIST, fake_calls(a, AGENT_LIST) + 3);
+}
+
+void fake_set(struct fake_agent *a, const char *id, const char *status, const char *reason)
+{
+    struct fake_sandbox *b;
+    MUTEX_GUARD(&a->mutex);
+    b = find(a, slice_cstr(id));
+    if (!b)
+        b = add(a, slice_cstr(id));
+    (void)snprintf(b->status, sizeof b->status, "%s", status);
+    (void)snprintf(b->reason, sizeof b->reason, "%s", reason);
+    changed(a, b);
+}
+
+void fake_forget(struct fake_agent *a, const char *id)
+{
+    struct fake_sandbox *b;
+    MUTEX_GUARD(&a->mutex);
+    b = find(a, slice_cstr(id));
+    if (b)
+        b->id[0] = '\0';
+    a->host_revision++;
+}
+
+bool fake_has(struct fake_agent *a, const char *id)
+{
+    MUTEX_GUARD(&a->mutex);
+    return find(a, slice_cstr(id)) != NULL;
+}
