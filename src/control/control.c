@@ -18,6 +18,8 @@
 #include "control/api/api.h"
 #include "control/service/service.h"
 
+enum { AGENT_SOCKET_MAX = 108 }; /* what a unix socket's address holds */
+
 struct control {
     int dirfd;
     int lock_fd;
@@ -25,6 +27,7 @@ struct control {
     struct agent *agent;
     struct service *service;
     struct api *api;
+    char agent_socket[AGENT_SOCKET_MAX];
     char ipv4[CONTROL_IPV4_MAX];
     uint16_t port;
 };
@@ -65,12 +68,14 @@ static int open_store(struct control *c, const char *dir, struct err *e)
 static int open_service(struct control *c, const struct control_config *config, struct err *e)
 {
     struct service_config s = {
-        .agent_address = config->agent_socket,
+        .agent_address = c->agent_socket,
         .poll_ms = config->poll_ms,
         .full_every_ms = config->full_every_ms,
         .lock_wait_ms = config->lock_wait_ms,
     };
-    if (agent_client_new(config->agent_socket, &c->agent, e) < 0)
+    if (!slice_copy_cstr(slice_cstr(config->agent_socket), c->agent_socket, sizeof c->agent_socket))
+        return err_set(e, ERR_INVALID, "the path of the agent's socket is too long");
+    if (agent_client_new(c->agent_socket, &c->agent, e) < 0)
         return -1;
     s.store = c->store;
     s.agent = c->agent;

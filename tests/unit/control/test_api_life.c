@@ -79,7 +79,8 @@ static void the_request_id_reaches_the_agent(void **state)
         .extra_value = "trace-me"};
     AUTO_ANSWER a;
     make_sandbox(f, id);
-    fake_hold(&f->agent, AGENT_LIST, true); /* so that this is the last call with an id */
+    fake_hold(&f->agent, AGENT_LIST, true); /* so that the ping is the last call */
+    fake_wait_held(&f->agent, AGENT_LIST, 1);
     r.target = at(id, "/ping");
     ask(f, &r, &a);
     assert_int_equal(a.status, 204);

@@ -86,11 +86,9 @@ static void another_host_changes_nothing(void **state)
 {
     struct fixture *f = *state;
     char id[ID_TEXT_MAX + 1];
-    char mine[ID_TEXT_MAX + 1];
     make_sandbox(f, id);
     {
         MUTEX_GUARD(&f->agent.mutex);
-        memcpy(mine, f->agent.host_id, sizeof mine);
         memcpy(f->agent.host_id, "hostabcdefghijklmnopqrst", ID_TEXT_MAX + 1);
     }
     fake_set(&f->agent, id, "stopped", "vm_exited");
@@ -206,7 +204,7 @@ static void add_pending_row(struct fixture *f, const char *id)
     assert_int_equal(
         sqlite_store_open(tmpdir_file(&f->dir, "var/control.db", path), &store, &e), 0);
     assert_int_equal(store->ops->sandbox_get(store, NULL, &other, &arena, &row, &e), 0);
-    memcpy(row.id.text, id, sizeof row.id.text);
+    assert_true(sandbox_id_parse(slice_cstr(id), &row.id));
     row.status = SANDBOX_PENDING;
     row.revision = 0;
     assert_int_equal(store->ops->sandbox_create(store, &row, NULL, &e), 0);
