@@ -69,7 +69,7 @@ extract_vmlinux() {
     [ "$(stat -c %s "$result")" -eq "$plain" ] || die "$image: the kernel in it has the wrong size"
     [ "$(cut_bytes "$result" 1 3)" = ELF ] || die "$image: what is in it is not an ELF file"
     # Note 18 of owner "Xen" is the PVH entry point; without it no VMM of ours boots this file.
-    readelf -n "$result" 2>/dev/null | grep -q '(0x00000012)' || die "$image: no PVH entry point"
+    grep -q '(0x00000012)' < <(readelf -n "$result" 2>/dev/null) || die "$image: no PVH entry point"
 }
 
 # --- Its modules ----------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ up_to_date() {
 }
 
 package=$(apt-cache depends "$meta_package" 2>/dev/null |
-    sed -n 's/^  Depends: \(linux-image-.*\)/\1/p' | head -n 1)
+    sed -n 's/^  Depends: \(linux-image-.*\)/\1/p')
 [ -n "$package" ] || die "apt knows no $meta_package (run 'apt-get update' as root)"
 version=$(package_version "$package")
 [ -n "$version" ] || die "apt knows no $package"

@@ -109,7 +109,7 @@ add_busybox() {
 tree_digest() {
     {
         echo "$name $disk_gb $guest_abi"
-        mke2fs -V 2>&1 | head -n 1
+        mke2fs -V 2>&1 | sed -n 1p
         cat "$here/minimal.sh"
         tar --sort=name --mtime=@0 --numeric-owner --format=posix \
             --pax-option=delete=atime,delete=ctime -cf - -C "$tree" .

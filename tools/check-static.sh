@@ -12,7 +12,7 @@ for program in "$@"; do
     if [ ! -x "$program" ]; then
         echo "check-static: $program was not built" >&2
         bad=1
-    elif readelf -lW "$program" | grep -q 'INTERP' || readelf -dW "$program" | grep -q 'NEEDED'; then
+    elif grep -qE 'INTERP|NEEDED' < <(readelf -ldW "$program"); then
         echo "check-static: $program is not static" >&2
         bad=1
     fi

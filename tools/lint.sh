@@ -210,7 +210,7 @@ rule_length() {
 rule_spdx() {
     local file
     for file in ${files_all[@]+"${files_all[@]}"}; do
-        head -n 3 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' ||
+        grep -q 'SPDX-License-Identifier: Apache-2.0' < <(head -n 3 "$file") ||
             violation spdx "$file" "no SPDX-License-Identifier in the first three lines"
     done
 }
@@ -222,6 +222,14 @@ rule_format() {
         violations format "not formatted from here; run make fmt"
 }
 
+# With pipefail, what writes to a reader that has seen enough fails the pipeline now and then.
+rule_early_reader() {
+    local pattern='[|] *(grep -[A-Za-z]*q|head)( |$)'
+    [ ${#files_sh[@]} -gt 0 ] || return 0
+    grep -nEH -- "$pattern" "${files_sh[@]}" | cut -d: -f1,2 |
+        violations early-reader "a pipe into grep -q or head; read from < <(command)" || true
+}
+
 rule_shellcheck() {
     [ ${#files_sh[@]} -gt 0 ] || return 0
     shellcheck -x -f gcc "${files_sh[@]}" >"$work/shellcheck" 2>&1 ||
@@ -230,7 +238,7 @@ rule_shellcheck() {
         done <"$work/shellcheck"
 }
 
-for rule in layers sql status exit shell sleep cloexec main length spdx format shellcheck; do
+for rule in layers sql status exit shell sleep cloexec main length spdx format early_reader shellcheck; do
     "rule_$rule"
 done
 

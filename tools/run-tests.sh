@@ -11,7 +11,7 @@
 # and our shell tests print. What prints none counts as one test. An executable that crashes, hangs,
 # leaks or prints fewer results than it announced counts as one failure more.
 #
-# A test that cannot run here prints a line "skip: <why>" and then skips itself (an executable
+# A test that cannot run here prints a line "skip: <why>" (or "skipped: <why>") and then skips itself (an executable
 # without TAP: exit status 77). The reasons are shown. The last line is always
 # "N passed, N failed, N skipped"; the exit status is 0 only when nothing failed and something ran.
 set -euo pipefail
@@ -51,7 +51,7 @@ def count(re): [.[] | select(test(re))] | length;
   end
 | .name = $name
 | .result = $result
-| .why = [$all[] | select(test("^#? ?skip: ")) | sub("^#? ?skip: "; "")]
+| .why = [$all[] | select(test("^(# ?)?skip(ped)?: ")) | sub("^(# ?)?skip(ped)?: "; "")]
 | .output = (if .failed > 0 then $all[-200:] else [] end)
 EOF
 
@@ -70,9 +70,10 @@ show() {
 
 # run_suite SUITE: meson's progress lines as they come, then what failed or was skipped.
 run_suite() {
-    local suite=$1 jobs=1 log line
+    local suite=$1 jobs=1 log line listed
     log=$build/meson-logs/testlog-$suite.json
-    if ! meson test -C "$build" --no-rebuild --list --suite "$suite" 2>/dev/null | grep -q .; then
+    listed=$(meson test -C "$build" --no-rebuild --list --suite "$suite" 2>/dev/null) || listed=unknown
+    if [ -z "$listed" ]; then
         echo "== $suite: no tests"
         return
     fi

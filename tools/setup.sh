@@ -17,7 +17,8 @@ packages_build="build-essential binutils meson ninja-build pkg-config musl-tools
 # Running sandboxes on this machine.
 packages_run="qemu-system-x86 qemu-system-data nftables iproute2 procps curl jq"
 # Testing and checking: the second compiler, format, scripts.
-packages_test="libcmocka-dev protobuf-compiler clang clang-format shellcheck jq curl git"
+packages_test="libcmocka-dev protobuf-compiler qemu-utils clang clang-format shellcheck jq curl
+    git"
 
 if [ "$(dpkg --print-architecture 2>/dev/null)" != amd64 ]; then
     echo "setup: this needs Debian 12 (or a relative of it) on amd64" >&2
@@ -38,6 +39,8 @@ for list in "$@"; do
     wanted+=("${names[@]}")
 done
 
+# A package may be on several lists.
+mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | sort -u)
 # Prints a package and "installed" for each that is.
 installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null || true)
 missing=()

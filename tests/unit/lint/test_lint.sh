@@ -46,7 +46,7 @@ lint() {
 expect_violation() {
     local result=bad
     if ! lint && grep -qF "$3: [$2] " "$work/output" &&
-        ! grep -v '^lint: ' "$work/output" | grep -qvF "$3: [$2] "; then
+        ! grep -qvF "$3: [$2] " < <(grep -v '^lint: ' "$work/output"); then
         result=ok
     fi
     tap "$result" "$1"
@@ -205,6 +205,8 @@ sed -i 1d "$work/tree/src/envd/x.c"
 expect_violation "no SPDX line" spdx src/envd/x.c
 plant src/envd/x.c <<<'int  x;'
 expect_violation "not formatted" format src/envd/x.c:2
+plant tools/x.sh <<<'echo a |'' grep -q a'
+expect_violation "a pipe into grep -q" early-reader tools/x.sh:3
 # The script that is planted reads its variable from its own environment.
 # shellcheck disable=SC2016
 plant tools/x.sh <<<'cat $1'
