@@ -74,18 +74,18 @@ void bench_guest(const struct stack *s)
 static int events_open(void)
 {
     struct sockaddr_nl addr = {.nl_family = AF_NETLINK, .nl_groups = CN_IDX_PROC};
-    struct {
-        struct nlmsghdr nl;
-        struct cn_msg cn;
-        enum proc_cn_mcast_op op;
-    } __attribute__((packed)) m = {.nl = {.nlmsg_len = sizeof m, .nlmsg_type = NLMSG_DONE},
-        .cn = {.id = {CN_IDX_PROC, CN_VAL_PROC}, .len = sizeof m.op},
-        .op = PROC_CN_MCAST_LISTEN};
+    const enum proc_cn_mcast_op op = PROC_CN_MCAST_LISTEN;
+    const struct cn_msg cn = {.id = {CN_IDX_PROC, CN_VAL_PROC}, .len = sizeof op};
+    char m[NLMSG_HDRLEN + sizeof cn + sizeof op] = {0};
+    const struct nlmsghdr nl = {.nlmsg_len = sizeof m, .nlmsg_type = NLMSG_DONE};
     AUTO_CLOSE int fd =
         socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_CONNECTOR);
     int size = 4 << 20;
+    memcpy(m, &nl, sizeof nl);
+    memcpy(m + NLMSG_HDRLEN, &cn, sizeof cn);
+    memcpy(m + NLMSG_HDRLEN + sizeof cn, &op, sizeof op);
     if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof addr) < 0 ||
-        send(fd, &m, sizeof m, 0) < 0)
+        send(fd, m, sizeof m, 0) < 0)
         return -1;
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
     return TAKE_FD(fd);
