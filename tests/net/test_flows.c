@@ -304,8 +304,6 @@ static void test_reuse_is_clean(void **state)
     say_to(udp, &internet, "hello");
     hear_from(outside, &old, "hello");
     assert_connected(host, guest);
-    assert_int_equal(net_slot_set_policy(s.pool, s.slot.index, NET_POLICY_NONE, &e), 0);
-    assert_int_equal(net_slot_set_policy(s.pool, s.slot.index, NET_POLICY_OPEN, &e), 0);
     machine_stop(&s.guest);
     assert_int_equal(net_slot_release(s.pool, s.slot.index, &e), 0);
     /* The only slot: it comes back as soon as it is flushed. */
@@ -313,7 +311,8 @@ static void test_reuse_is_clean(void **state)
         fail_msg("%s", e.msg);
     int tap = wire_open_tap(s.slot.netns);
     assert_true(tap >= 0);
-    say_to(outside, &old, "for the old guest");
+    AUTO_CLOSE int link = wire_ear("tp0-0");
+    say_to(outside, &old, "TORPOR-LATE");
     assert_int_equal(send(host, "for the old guest", 17, MSG_NOSIGNAL), 17);
     AUTO_CLOSE int mine = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     const struct sockaddr_in to = address(s.slot.host_ip, 9999);
@@ -321,11 +320,37 @@ static void test_reuse_is_clean(void **state)
     assert_true(wire_hear(tap, WORLD_WAIT_MS, &h));
     assert_int_equal(h.n_body, 15);
     assert_memory_equal(h.body, "for the new one", 15);
+    assert_false(wire_heard_mark(link, "TORPOR-LATE")); /* the host has forgotten it too */
     (void)close(tap);
     machine_start(&s.guest, s.slot.netns);
     AUTO_CLOSE int again = guest_udp(&s.guest, 5000);
-    say_to(again, &internet, "hello again"); /* and it is a working slot, its policy open */
+    say_to(again, &internet, "hello again");
     hear_from(outside, &from, "hello again");
+    scene_close(&s);
+}
+
+/* The last owner's policy is not the next one's. */
+static void test_reuse_starts_open(void **state)
+{
+    (void)state;
+    NEEDS_WORLD();
+    struct scene s;
+    struct err e = {0};
+    struct sockaddr_in from;
+    const struct sockaddr_in internet = address(WORLD_INTERNET_IP, 7);
+    scene_open(&s, 1);
+    AUTO_CLOSE int outside = world_internet_udp(7);
+    assert_int_equal(net_slot_set_policy(s.pool, s.slot.index, NET_POLICY_NONE, &e), 0);
+    machine_stop(&s.guest);
+    assert_int_equal(net_slot_release(s.pool, s.slot.index, &e), 0);
+    assert_int_equal(net_slot_set_policy(s.pool, s.slot.index, NET_POLICY_OPEN, &e), -1);
+    assert_int_equal(e.kind, ERR_BAD_STATE);
+    if (net_slot_acquire(s.pool, deadline_in_ms(WORLD_WAIT_MS), &s.slot, &e) < 0)
+        fail_msg("%s", e.msg);
+    machine_start(&s.guest, s.slot.netns);
+    AUTO_CLOSE int udp = guest_udp(&s.guest, 5000);
+    say_to(udp, &internet, "hello");
+    hear_from(outside, &from, "hello");
     scene_close(&s);
 }
 
@@ -367,6 +392,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_host_is_no_router),
         cmocka_unit_test(test_policy_none_ends_connections),
         cmocka_unit_test(test_reuse_is_clean),
+        cmocka_unit_test(test_reuse_starts_open),
         cmocka_unit_test(test_held_tap_is_replaced),
     };
     no_world = world_open();
