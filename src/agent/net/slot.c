@@ -326,15 +326,16 @@ static int list_namespaces(struct names *all, struct err *e)
     return 0;
 }
 
+/* Names only: the links to the host are gone by now, and the kernel takes down nameless namespaces
+ * many at once, where deleting their TAPs one by one costs 35 ms each. */
 static int sweep_namespaces(struct names *all, struct err *e)
 {
     struct err step = {0};
+    char path[64];
     int rc = join(0, list_namespaces(all, &step), &step, e);
     for (size_t i = 0; i < all->n; i++) {
-        struct slot_ctx c = {0};
-        (void)snprintf(c.names.netns, sizeof c.names.netns, NET_NETNS_DIR "/%s", all->list[i]);
-        rc = join(rc, undo_tap(&c, &step), &step, e);
-        rc = join(rc, undo_namespace(&c, &step), &step, e);
+        (void)snprintf(path, sizeof path, NET_NETNS_DIR "/%s", all->list[i]);
+        rc = join(rc, net_netns_remove(path, &step), &step, e);
     }
     return rc;
 }
