@@ -66,7 +66,9 @@ static int start(struct net_helper *h, struct err *e)
     AUTO_CLOSE int ours = pair[0];
     AUTO_CLOSE int theirs = pair[1];
     const int fds[] = {-1, -1, STDERR_FILENO, theirs};
-    const struct proc_spawn spawn = {.path = h->path, .argv = argv, .fds = fds, .n_fds = 4};
+    /* A session of its own: a Ctrl-C meant for the agent must not end a step midway. */
+    const struct proc_spawn spawn = {
+        .path = h->path, .argv = argv, .fds = fds, .n_fds = 4, .new_session = true};
     if (proc_spawn(&spawn, &h->pid, e) < 0)
         return -1;
     h->fd = TAKE_FD(ours);

@@ -43,11 +43,15 @@ int net_pool_close(struct net_pool *p, struct err *e);
 /* Takes a ready slot, waiting up to `deadline` for one being prepared. ERR_NO_CAPACITY when all are
  * taken or the deadline passed. */
 int net_slot_acquire(struct net_pool *p, int64_t deadline, struct net_slot *ret, struct err *e);
-/* Gives it back: its connections are flushed and it rests before it is used again. Idempotent. */
+/* Gives it back: its connections are flushed and it rests before it is used again. Idempotent. The
+ * VMM is gone by now; a slot whose TAP is still held is not used again but made anew. Only changes
+ * a state, the work is the pool's thread's. */
 int net_slot_release(struct net_pool *p, unsigned index, struct err *e);
 
 enum net_policy { NET_POLICY_OPEN, NET_POLICY_NONE };
-/* One element update of the policy map. */
+/* One element update of the policy map. A slot is open when it is acquired. NONE drops all that the
+ * guest sends but answers to this host, also on connections it has. ERR_BAD_STATE when the slot is
+ * not taken. */
 int net_slot_set_policy(struct net_pool *p, unsigned index, enum net_policy policy, struct err *e);
 
 void net_pool_usage(struct net_pool *p, size_t *ret_total, size_t *ret_used);
