@@ -234,8 +234,8 @@ static void malformed_http_gets_the_same_form(void **state)
     struct fixture *f = *state;
     static const char *const heads[] = {"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         "GET /\r\n\r\n",
-        "POST /v1/sandboxes HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
-        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"};
+        ("POST /v1/sandboxes HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n"
+         "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")};
     for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
         AUTO_BUF struct buf answer = BUF_INIT(1 << 16);
         int status = ask_raw(f, heads[i], strlen(heads[i]), &answer);
