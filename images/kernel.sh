@@ -141,11 +141,9 @@ up_to_date() {
     [ -e "$1" ] && [ "$(cat "$1.inputs" 2>/dev/null)" = "$2" ]
 }
 
-package=$(apt-cache depends "$meta_package" 2>/dev/null |
-    sed -n 's/^  Depends: \(linux-image-.*\)/\1/p')
-[ -n "$package" ] || die "apt knows no $meta_package (run 'apt-get update' as root)"
-version=$(package_version "$package")
-[ -n "$version" ] || die "apt knows no $package"
+need_package "$meta_package"
+package=$(apt-cache depends "$meta_package" | sed -n 's/^  Depends: \(linux-image-.*\)/\1/p')
+need_package "$package"
 
 # The release, "6.1.0-56-cloud-amd64", stays the same over some updates; the version does not.
 [[ $package =~ ^linux-image-[0-9.]+-[0-9]+-(.+)$ ]] || die "$package is not named as expected"

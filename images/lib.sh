@@ -6,6 +6,8 @@
 
 # Prefix of every line, and of the folders that hold unfinished work.
 script=$(basename "$0" .sh)
+# To start over, see package_unpack.
+script_args=("$@")
 
 say() {
     printf '%s: %s\n' "$script" "$*"
@@ -30,14 +32,35 @@ package_version() {
     apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p' | grep -v '^(none)$' || true
 }
 
+# refresh_apt: lets apt ask for news, where we may.
+refresh_apt() {
+    [ "$(id -u)" -eq 0 ] || return 1
+    say "apt-get update"
+    apt-get update -qq
+}
+
+# need_package PACKAGE: sets `version` to what apt would install.
+need_package() {
+    version=$(package_version "$1")
+    [ -n "$version" ] || { refresh_apt && version=$(package_version "$1"); }
+    [ -n "$version" ] || die "apt knows no $1 (run 'apt-get update' as root)"
+}
+
 # package_unpack PACKAGE VERSION FOLDER: downloads exactly this version and unpacks it into FOLDER.
 # Nothing is installed and no script of the package runs.
 package_unpack() {
     local package=$1 version=$2 folder=$3
     mkdir -p "$folder/.download"
-    # Without this apt warns that its own user cannot write into our folder.
-    (cd "$folder/.download" && apt-get download -qq -o APT::Sandbox::User=root "$package=$version") ||
-        die "cannot download $package $version (is there a network, and was 'apt-get update' run?)"
+    # Without the option apt warns that its own user cannot write into our folder.
+    if ! (cd "$folder/.download" && apt-get download -qq -o APT::Sandbox::User=root "$package=$version"); then
+        # What apt knows may be so old that the archive has this version no more: then everything
+        # starts over, once, with the version of today.
+        if [ -z "${TORPOR_APT_REFRESHED:-}" ] && refresh_apt; then
+            exec 9>&-
+            TORPOR_APT_REFRESHED=1 exec "$0" "${script_args[@]}"
+        fi
+        die "cannot download $package $version (is there a network? if so, run 'apt-get update' as root)"
+    fi
     dpkg-deb -x "$folder/.download/"*.deb "$folder"
     rm -rf "$folder/.download"
 }

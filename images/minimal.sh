@@ -139,8 +139,7 @@ make_image() {
     fix_change_times "$file"
 }
 
-version=$(package_version busybox-static)
-[ -n "$version" ] || die "apt knows no busybox-static (run 'apt-get update' as root)"
+need_package busybox-static
 work_folder "$out/images"
 tree=$work/tree
 
