@@ -147,9 +147,14 @@ int wire_open_tap(const char *netns)
     int home = world_enter_path(netns);
     AUTO_CLOSE int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
     memcpy(ifr.ifr_name, GUEST_TAP, sizeof GUEST_TAP);
+    int listener = world_link_listener();
     int rc = ioctl(fd, TUNSETIFF, &ifr);
     int errnum = errno;
     world_leave(home);
+    if (rc == 0)
+        world_wait_running(listener, GUEST_TAP);
+    else
+        (void)close(listener);
     errno = errnum;
     return rc < 0 ? -1 : TAKE_FD(fd);
 }

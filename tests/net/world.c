@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/rtnetlink.h>
+#include <linux/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -176,6 +178,46 @@ void world_wait_readable(int fd)
 bool world_readable(int fd)
 {
     return poll_in(fd, deadline_in_ms(0));
+}
+
+int world_link_listener(void)
+{
+    struct sockaddr_nl sa = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+    return fd;
+}
+
+/* The state is "up" once the queue runs; the flags say so earlier. */
+static int is_running(const struct nlmsghdr *h, void *arg)
+{
+    const struct nlattr *a;
+    bool named = false;
+    bool up = false;
+    if (h->nlmsg_type != RTM_NEWLINK)
+        return MNL_CB_OK;
+    mnl_attr_for_each(a, h, sizeof(struct ifinfomsg))
+    {
+        if (mnl_attr_get_type(a) == IFLA_IFNAME)
+            named = strcmp(mnl_attr_get_str(a), arg) == 0;
+        else if (mnl_attr_get_type(a) == IFLA_OPERSTATE)
+            up = mnl_attr_get_u8(a) == IF_OPER_UP;
+    }
+    return named && up ? MNL_CB_STOP : MNL_CB_OK;
+}
+
+void world_wait_running(int listener, const char *link)
+{
+    _Alignas(NLMSG_ALIGNTO) char message[NL_BUFFER_BYTES];
+    int rc = MNL_CB_OK;
+    while (rc != MNL_CB_STOP) {
+        world_wait_readable(listener);
+        ssize_t n = recv(listener, message, sizeof message, 0);
+        assert_true(n > 0);
+        rc = mnl_cb_run(message, (size_t)n, 0, 0, is_running, (void *)link);
+    }
+    (void)close(listener);
 }
 
 static void append_link(const char *name, void *arg)

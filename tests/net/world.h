@@ -40,6 +40,11 @@ void world_wait_readable(int fd);
 /* True when it is readable now. */
 bool world_readable(int fd);
 
+/* The kernel starts a link's queue a moment after its carrier is there; before, packets are lost.
+ * Open the listener in the link's namespace, raise the link, then wait: the listener is closed. */
+int world_link_listener(void);
+void world_wait_running(int listener, const char *link);
+
 /* All that a slot or an instance could leave behind, as text: links, addresses, routes, nft rules,
  * named namespaces, forwarding. */
 void world_snapshot(struct buf *dst);
