@@ -97,11 +97,15 @@ static void park(struct http_server *s, struct server_conn *c)
     enum conn_timer timer;
     set_deadline(s, c, &timer);
     c->registered = true;
-    (void)pthread_mutex_lock(&s->lock);
-    server_timer_add_locked(s, c, timer);
-    (void)pthread_mutex_unlock(&s->lock);
-    if (epoll_ctl(s->epoll_fd, op, c->in.fd, &ev) < 0)
-        server_conn_free(s, c); /* not armed: nobody else can have it */
+    {
+        /* Armed under the lock that every taker needs: nobody can end it before this is done. */
+        MUTEX_GUARD(&s->lock);
+        server_timer_add_locked(s, c, timer);
+        if (epoll_ctl(s->epoll_fd, op, c->in.fd, &ev) == 0)
+            return;
+        server_timer_remove_locked(s, c);
+    }
+    server_conn_free(s, c); /* not armed, no timer: nobody else can have it */
 }
 
 /* The whole head at the front of what was received. > 0: its length, 0: would wait, -1: refused
