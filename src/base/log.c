@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 
-enum { LINE_MAX_BYTES = 1024, ID_MAX = 64 };
+enum { LINE_MAX_BYTES = 1024, ID_MAX = 65 /* LIMIT_REQUEST_ID_MAX and a NUL */ };
 
 static const char *const level_names[] = {"ERR", "WARN", "INFO", "DEBUG"};
 static_assert(sizeof level_names / sizeof level_names[0] == LOG_LEVEL_COUNT, "a name per level");

@@ -100,6 +100,21 @@ static int read_identity(struct host *h, int *ret_instance, struct err *e)
     return rc;
 }
 
+/* True when the locked file is still the one at `path`, and not one that was removed meanwhile. */
+static bool is_current(int fd, const char *path)
+{
+    struct stat held;
+    struct stat named;
+    return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino &&
+           held.st_dev == named.st_dev;
+}
+
+/* True when the instance was another data folder's, and that folder still exists. */
+static bool is_foreign(const struct host *h, const struct buf *owner)
+{
+    return owner->len > 0 && !slice_is(buf_slice(owner), h->dir) && access(owner->p, F_OK) == 0;
+}
+
 /* Locks <run_base>/<n>.lock; the file names the data folder, so that an instance whose agent is
  * down is not taken by another installation while there are others. */
 static int lock_instance(
@@ -114,9 +129,11 @@ static int lock_instance(
         return err_sys(e, errno, "open %s", path);
     if (flock(fd, LOCK_EX | LOCK_NB) < 0)
         return err_set(e, ERR_CONFLICT, "instance %u is in use", n);
+    if (!is_current(fd, path))
+        return err_set(e, ERR_CONFLICT, "the lock of instance %u was removed", n);
     if (io_read_file(AT_FDCWD, path, &owner, e) < 0)
         return -1;
-    if (!take_foreign && owner.len > 0 && !slice_is(buf_slice(&owner), h->dir))
+    if (!take_foreign && is_foreign(h, &owner))
         return err_set(e, ERR_CONFLICT, "instance %u belongs to another data folder", n);
     if (ftruncate(fd, 0) < 0 || pwrite(fd, h->dir, strlen(h->dir), 0) < 0)
         return err_sys(e, errno, "write %s", path);

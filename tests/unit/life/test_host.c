@@ -139,6 +139,20 @@ static void two_installations_get_two_instances(void **state)
     host_done(&b);
 }
 
+static void instance_of_a_folder_that_is_gone_is_free(void **state)
+{
+    struct fixture *f = *state;
+    struct host a;
+    struct host b;
+    struct err e = {0};
+    open_ok(&a, f->dir, f->run);
+    host_done(&a);
+    assert_int_equal(io_remove_tree(AT_FDCWD, f->dir, &e), 0);
+    open_ok(&b, f->other, f->run);
+    assert_int_equal(b.instance, a.instance);
+    host_done(&b);
+}
+
 static void damaged_host_json_is_refused(void **state)
 {
     static const char *const bad[] = {"", "{}", "{\"format\":2}", "not json",
@@ -270,6 +284,7 @@ int main(void)
         WITH_FOLDER(secret_is_for_root_only),
         WITH_FOLDER(one_agent_per_data_folder),
         WITH_FOLDER(two_installations_get_two_instances),
+        WITH_FOLDER(instance_of_a_folder_that_is_gone_is_free),
         WITH_FOLDER(damaged_host_json_is_refused),
         WITH_FOLDER(unknown_template_is_not_found),
         WITH_FOLDER(journal_round_trip),
