@@ -116,7 +116,7 @@ void stack_start_agent(struct stack *s)
 {
     char uid[16];
     const char *const argv[] = {AGENT_PROGRAM, "--ready-fd", "3", NULL};
-    char *envp[8] = {0};
+    char *envp[9] = {0};
     AUTO_BUF struct buf line = BUF_INIT(4096);
     (void)snprintf(uid, sizeof uid, "%u", (unsigned)s->control_uid);
     envp[0] = setting("TORPOR_DIR", s->dir);
@@ -125,6 +125,8 @@ void stack_start_agent(struct stack *s)
     envp[3] = setting("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     envp[4] = setting("ASAN_OPTIONS", "detect_leaks=1");
     envp[5] = setting("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1");
+    envp[6] = setting("TORPOR_SLOTS", s->slots ? s->slots : "");
+    envp[7] = setting("TORPOR_MEMORY_MB", s->memory_mb ? s->memory_mb : "");
     start_program(s, "agent", argv, envp, &s->agent, &line);
     free_all(envp);
     if (sscanf(line.p, "ready instance=%u socket=%127s", &s->instance, s->agent_socket) != 2)

@@ -24,6 +24,8 @@ struct stack {
     pid_t agent;
     pid_t control;
     uid_t control_uid;
+    const char *slots;     /* TORPOR_SLOTS of the next start of the agent; NULL: the default */
+    const char *memory_mb; /* TORPOR_MEMORY_MB likewise */
 };
 
 /* Why this machine cannot run it (not root, no data); NULL when it can. */

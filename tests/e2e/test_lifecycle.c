@@ -322,6 +322,39 @@ static void agent_stopped_leaves_nothing_on_the_host(void **state)
     assert_no_vm_left();
 }
 
+/* With room for one: the second gets 503 and a time to come back, and leaves nothing. */
+static void no_room_is_no_capacity(const char *slots, const char *memory_mb)
+{
+    AUTO_REPLY struct reply r = {0};
+    char id[32];
+    char next[32];
+    assert_int_equal(stack_end(&stack.agent, SIGTERM), 0);
+    stack.slots = slots;
+    stack.memory_mb = memory_mb;
+    stack_start_agent(&stack);
+    create_sandbox(&stack, "{}", id);
+    api(&stack, "POST", "/v1/sandboxes", "{}", &r);
+    assert_int_equal(r.status, 503);
+    assert_string_equal(reply_text(&r, "error.code"), "no_capacity");
+    assert_string_not_equal(r.retry_after, "");
+    delete_sandbox(&stack, id);
+    assert_no_vm_left();
+    create_sandbox(&stack, "{}", next);
+    delete_sandbox(&stack, next);
+}
+
+static void no_free_slot(void **state)
+{
+    NEEDS_STACK();
+    no_room_is_no_capacity("1", NULL);
+}
+
+static void no_memory_left(void **state)
+{
+    NEEDS_STACK();
+    no_room_is_no_capacity(NULL, "600");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -334,6 +367,8 @@ int main(void)
         cmocka_unit_test(agent_killed_leaves_nothing_running_and_loses_nothing),
         cmocka_unit_test(control_restarted_knows_everything),
         cmocka_unit_test(agent_stopped_leaves_nothing_on_the_host),
+        cmocka_unit_test(no_free_slot),
+        cmocka_unit_test(no_memory_left),
     };
     return cmocka_run_group_tests_name("e2e/lifecycle", tests, setup, teardown);
 }
