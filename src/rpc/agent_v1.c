@@ -84,6 +84,17 @@ static const struct rpc_field list_request_fields[] = {
 const struct rpc_message agent_list_request_message =
     RPC_TABLE("torpor.agent.v1.ListSandboxesRequest", agent_list_request, list_request_fields);
 
+static const struct rpc_field template_info_fields[] = {
+    RPC_FIELD(agent_template_info, 1, "name", "name", RPC_STRING, name),
+    RPC_FIELD(agent_template_info, 2, "size_bytes", "sizeBytes", RPC_INT64, size_bytes),
+    RPC_FIELD(agent_template_info, 3, "default_user", "defaultUser", RPC_STRING, default_user),
+    RPC_FIELD(agent_template_info, 4, "building", "building", RPC_BOOL, building),
+    RPC_FIELD(agent_template_info, 5, "created_at_ms", "createdAtMs", RPC_INT64, created_at_ms),
+    RPC_FIELD(agent_template_info, 6, "digest", "digest", RPC_STRING, digest),
+};
+const struct rpc_message agent_template_info_message =
+    RPC_TABLE("torpor.agent.v1.TemplateInfo", agent_template_info, template_info_fields);
+
 static const struct rpc_field list_response_fields[] = {
     RPC_FIELD_MESSAGE_REPEATED(
         agent_list_response, 1, "sandboxes", "sandboxes", agent_sandbox_info_message, sandboxes),
@@ -97,6 +108,8 @@ static const struct rpc_field list_response_fields[] = {
     RPC_FIELD_MESSAGE(
         agent_list_response, 8, "capacity", "capacity", agent_capacity, capacity_message, capacity),
     RPC_FIELD_REPEATED(agent_list_response, 9, "templates", "templates", RPC_STRING, templates),
+    RPC_FIELD_MESSAGE_REPEATED(agent_list_response, 10, "base_templates", "baseTemplates",
+        agent_template_info_message, base_templates),
 };
 const struct rpc_message agent_list_response_message =
     RPC_TABLE("torpor.agent.v1.ListSandboxesResponse", agent_list_response, list_response_fields);

@@ -68,7 +68,16 @@ struct agent_list_response {
     uint64_t host_revision;
     bool full;
     struct agent_capacity *capacity;
-    struct rpc_list templates; /* struct slice */
+    struct rpc_list templates;      /* struct slice */
+    struct rpc_list base_templates; /* struct agent_template_info * */
+};
+struct agent_template_info {
+    struct slice name;
+    int64_t size_bytes;
+    struct slice default_user;
+    bool building;
+    int64_t created_at_ms;
+    struct slice digest;
 };
 struct agent_ping_request {
     struct slice sandbox_id;
@@ -124,7 +133,7 @@ struct agent_write_file_response {
     char unused; /* the message has no fields */
 };
 
-extern const struct rpc_message agent_sandbox_info_message;
+extern const struct rpc_message agent_sandbox_info_message, agent_template_info_message;
 extern const struct rpc_message agent_create_request_message, agent_create_response_message;
 extern const struct rpc_message agent_destroy_request_message, agent_destroy_response_message;
 extern const struct rpc_message agent_list_request_message, agent_list_response_message;
