@@ -742,7 +742,9 @@ int main(void)
         WITH_SERVICE(test_too_many_arguments),
     };
     /* Orphans of our processes come to us, as they would to PID 1, and as there nothing is
-     * inherited from whoever started the test. */
+     * inherited from whoever started the test (nohup ignores signals). */
+    for (int sig = 1; sig < 32; sig++)
+        (void)signal(sig, SIG_DFL);
     if (syscall(SYS_close_range, 3, ~0u, 0) < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
