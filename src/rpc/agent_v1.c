@@ -80,6 +80,7 @@ static const struct rpc_field list_request_fields[] = {
     RPC_FIELD(agent_list_request, 1, "since_revision", "sinceRevision", RPC_UINT64, since_revision),
     RPC_FIELD_MESSAGE_REPEATED(agent_list_request, 2, "ack_auto_paused", "ackAutoPaused",
         acknowledged_message, ack_auto_paused),
+    RPC_FIELD(agent_list_request, 3, "wait_ms", "waitMs", RPC_INT32, wait_ms),
 };
 const struct rpc_message agent_list_request_message =
     RPC_TABLE("torpor.agent.v1.ListSandboxesRequest", agent_list_request, list_request_fields);

@@ -51,6 +51,7 @@ struct agent_acknowledged {
 struct agent_list_request {
     uint64_t since_revision;
     struct rpc_list ack_auto_paused; /* struct agent_acknowledged * */
+    int32_t wait_ms;
 };
 struct agent_capacity {
     int64_t memory_mb_total;
