@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "http/server_int.h"
 #include "http/status.h"
 
@@ -13,7 +14,8 @@ enum {
 
 void exchange_init(struct http_exchange *x, struct http_server *s, struct server_conn *c)
 {
-    *x = (struct http_exchange){.server = s, .conn = c, .headers = BUF_INIT(HEADERS_ADDED_MAX)};
+    *x = (struct http_exchange){
+        .server = s, .conn = c, .headers = BUF_INIT(HEADERS_ADDED_MAX), .deadline = DEADLINE_NEVER};
     arena_init(&x->arena, s->config.arena_bytes_max);
 }
 
@@ -133,9 +135,14 @@ bool http_request_query(struct http_exchange *x, const char *name, struct slice 
     return false;
 }
 
-static struct http_patience patience(const struct http_exchange *x)
+void http_set_deadline(struct http_exchange *x, int64_t deadline)
 {
-    return HTTP_PROGRESS(x->server->config.io_timeout_ms);
+    x->deadline = deadline;
+}
+
+struct http_patience exchange_patience(const struct http_exchange *x)
+{
+    return HTTP_PROGRESS_UNTIL(x->server->config.io_timeout_ms, x->deadline);
 }
 
 static int send_continue(struct http_exchange *x, struct err *e)
@@ -147,7 +154,7 @@ static int send_continue(struct http_exchange *x, struct err *e)
     if (x->reply != REPLY_NONE)
         return err_set(e, ERR_BAD_STATE, "the client was answered before it sent its body");
     x->continue_due = false;
-    return http_send_iov(x->conn->in.fd, &iov, 1, patience(x), e);
+    return http_send_iov(x->conn->in.fd, &iov, 1, exchange_patience(x), e);
 }
 
 /* A read that failed: where the body goes on is unknown, so the connection cannot be kept. */
@@ -164,7 +171,7 @@ ssize_t http_body_read(struct http_exchange *x, void *dst, size_t n, struct err 
     ssize_t got;
     if (send_continue(x, e) < 0)
         return read_failed(x, e);
-    got = http_body_pull(&x->conn->body, &x->conn->in, dst, n, patience(x), e);
+    got = http_body_pull(&x->conn->body, &x->conn->in, dst, n, exchange_patience(x), e);
     return got < 0 ? read_failed(x, e) : got;
 }
 
@@ -173,7 +180,8 @@ int http_body_read_all(struct http_exchange *x, struct buf *dst, struct err *e)
     struct http_body *b = &x->conn->body;
     if (http_body_check_bound(b, dst, e) < 0)
         return -1;
-    if (send_continue(x, e) < 0 || http_body_pull_all(b, &x->conn->in, dst, patience(x), e) < 0)
+    if (send_continue(x, e) < 0 ||
+        http_body_pull_all(b, &x->conn->in, dst, exchange_patience(x), e) < 0)
         return read_failed(x, e);
     return 0;
 }

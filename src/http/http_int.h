@@ -22,14 +22,14 @@ bool http_cut(struct slice s, char sep, struct slice *ret_before, struct slice *
 /* "Name: value" without its line end. */
 int http_parse_field_line(struct slice line, struct http_header *ret, struct err *e);
 
-/* How long an operation may wait: until a fixed deadline, or, with progress_ms >= 0, that long
- * without a byte moving. */
+/* How long an operation may wait: until a fixed deadline, and, with progress_ms >= 0, at most that
+ * long without a byte moving. */
 struct http_patience {
     int64_t deadline;
     int progress_ms;
 };
 #define HTTP_UNTIL(dl) ((struct http_patience){.deadline = (dl), .progress_ms = -1})
-#define HTTP_PROGRESS(ms) ((struct http_patience){.progress_ms = (ms)})
+#define HTTP_PROGRESS_UNTIL(ms, dl) ((struct http_patience){.deadline = (dl), .progress_ms = (ms)})
 /* Takes what is there and does not wait. */
 #define HTTP_NO_WAIT HTTP_UNTIL(0)
 

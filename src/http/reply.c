@@ -115,8 +115,7 @@ static int broken(struct http_exchange *x, enum err_kind kind)
 
 static int send_reply(struct http_exchange *x, struct iovec *iov, size_t n, struct err *e)
 {
-    struct http_patience patience = HTTP_PROGRESS(x->server->config.io_timeout_ms);
-    if (http_send_iov(x->conn->in.fd, iov, n, patience, e) < 0)
+    if (http_send_iov(x->conn->in.fd, iov, n, exchange_patience(x), e) < 0)
         return broken(x, e->kind);
     return 0;
 }

@@ -61,6 +61,10 @@ bool http_request_query(struct http_exchange *x, const char *name, struct slice 
 struct arena *http_arena(struct http_exchange *x);
 int http_fd(const struct http_exchange *x); /* for SO_PEERCRED, SO_ERROR; stays the server's */
 
+/* Reads and writes of this exchange that wait for the client fail with ERR_TIMEOUT at `deadline`,
+ * beside io_timeout_ms. DEADLINE_NEVER, as at its start, takes that back. */
+void http_set_deadline(struct http_exchange *x, int64_t deadline);
+
 /* Reads body bytes: > 0, 0 at the end, -1 (ERR_TIMEOUT, ERR_PROTOCOL when the client leaves,
  * ERR_INVALID chunking, ERR_CANCELED when the server stops). Sends 100 Continue first where the
  * client waits for it. */

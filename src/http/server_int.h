@@ -90,6 +90,7 @@ struct http_exchange {
     struct buf headers; /* added by the handler */
     enum reply_state reply;
     enum err_kind broken_kind; /* why, where the reply is broken */
+    int64_t deadline;          /* of waiting for the client, in all */
     int error_status;          /* not 0 in an error handler */
     bool continue_due;         /* the client waits for 100 Continue */
     bool close;                /* this exchange is the connection's last */
@@ -123,6 +124,8 @@ void exchange_init(struct http_exchange *x, struct http_server *s, struct server
 void exchange_run(struct http_exchange *x);
 void exchange_refuse(struct http_exchange *x, const struct err *why);
 void exchange_done(struct http_exchange *x);
+/* How long a read or write that begins now may wait for the client. */
+struct http_patience exchange_patience(const struct http_exchange *x);
 
 /* reply.c */
 /* A status and nothing else. */

@@ -24,7 +24,8 @@ enum {
 
 int64_t http_patience_deadline(struct http_patience patience)
 {
-    return patience.progress_ms < 0 ? patience.deadline : deadline_in_ms(patience.progress_ms);
+    int64_t progress = deadline_in_ms(patience.progress_ms);
+    return progress < patience.deadline ? progress : patience.deadline;
 }
 
 void http_input_init(struct http_input *in, int fd)
