@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 
 #include "http/client.h"
@@ -51,15 +52,16 @@ static int collect_headers(
     return 0;
 }
 
+/* `length` as for http_call. */
 static int send_request(struct http_conn *c, const struct rpc_request *r, bool is_stream,
-    struct slice body, struct err *e)
+    struct slice body, int64_t length, struct err *e)
 {
     struct headers h;
     struct http_call call = {.method = "POST",
         .target = r->path,
         .host = "localhost",
         .body = body,
-        .body_length = HTTP_BODY_IS_SLICE};
+        .body_length = length};
     if (collect_headers(&h, r, is_stream, e) < 0)
         return -1;
     call.headers = h.list;
@@ -68,10 +70,10 @@ static int send_request(struct http_conn *c, const struct rpc_request *r, bool i
 }
 
 static int encode_request(
-    const struct rpc_request *r, bool is_stream, struct buf *body, struct err *e)
+    const struct rpc_request *r, const void *msg, bool is_stream, struct buf *body, struct err *e)
 {
     size_t start = is_stream ? rpc_envelope_begin(body, /* flags= */ 0) : 0;
-    if (rpc_encode(r->request, r->codec, r->msg, body, e) < 0)
+    if (rpc_encode(r->request, r->codec, msg, body, e) < 0)
         return -1;
     return is_stream ? rpc_envelope_end(body, start, e) : 0;
 }
@@ -81,8 +83,8 @@ static int start_call(struct http_conn *c, const struct rpc_request *r, bool is_
     const struct http_response_head **ret, struct err *e)
 {
     AUTO_BUF struct buf body = BUF_INIT(LIMIT_RPC_MESSAGE_BYTES);
-    if (encode_request(r, is_stream, &body, e) < 0 ||
-        send_request(c, r, is_stream, buf_slice(&body), e) < 0)
+    if (encode_request(r, r->msg, is_stream, &body, e) < 0 ||
+        send_request(c, r, is_stream, buf_slice(&body), HTTP_BODY_IS_SLICE, e) < 0)
         return -1;
     return http_recv_head(c, ret, r->deadline, e);
 }
@@ -302,4 +304,70 @@ int rpc_stream_next(struct rpc_stream *s, struct arena *arena, void *resp, struc
 void rpc_stream_done(struct rpc_stream *s)
 {
     buf_done(&s->message);
+}
+
+/* --- client streams --- */
+
+int rpc_stream_start(
+    struct rpc_stream *s, struct http_conn *c, const struct rpc_request *r, struct err *e)
+{
+    *s = (struct rpc_stream){.conn = c, .request = r, .message = BUF_INIT(r->max_bytes)};
+    return send_request(c, r, /* is_stream= */ true, SLICE_LIT(""), HTTP_BODY_STREAM, e);
+}
+
+/* Nothing may come before the request has ended but the answer, or the end of the connection. */
+static bool server_speaks(const struct rpc_stream *s)
+{
+    struct pollfd p = {.fd = http_conn_fd(s->conn), .events = POLLIN | POLLRDHUP};
+    return poll(&p, 1, /* timeout_ms= */ 0) > 0;
+}
+
+int rpc_stream_send(struct rpc_stream *s, const void *msg, struct err *e)
+{
+    AUTO_BUF struct buf body = BUF_INIT(LIMIT_RPC_MESSAGE_BYTES);
+    const struct rpc_request *r = s->request;
+    if (encode_request(r, msg, /* is_stream= */ true, &body, e) < 0)
+        return -1;
+    s->is_answered = s->is_answered || server_speaks(s);
+    if (s->is_answered)
+        return 0;
+    if (http_send_body(s->conn, body.p, body.len, r->deadline, e) == 0)
+        return 1;
+    s->is_answered = e->kind == ERR_UNAVAILABLE;
+    return s->is_answered ? 0 : -1;
+}
+
+/* The rest of a body that nobody reads is not sent: the connection ends with this call. */
+static int end_request(struct rpc_stream *s, struct err *e)
+{
+    if (s->is_answered || http_send_end(s->conn, s->request->deadline, e) == 0 ||
+        e->kind == ERR_UNAVAILABLE)
+        return 0;
+    return -1;
+}
+
+/* The end envelope behind the one message; `resp` is decoded already and stays. */
+static int expect_end(struct rpc_stream *s, struct err *e)
+{
+    struct rpc_envelope env = {0};
+    if (read_envelope(s, &env, e) < 0)
+        return -1;
+    if (env.flags != RPC_FLAG_END)
+        return err_set(e, ERR_PROTOCOL, "%s: more than one answer", s->request->path);
+    return end_of_stream(s, e);
+}
+
+int rpc_stream_finish(struct rpc_stream *s, struct arena *arena, void *resp, struct err *e)
+{
+    const struct rpc_request *r = s->request;
+    const struct http_response_head *head;
+    int rc;
+    if (end_request(s, e) < 0 || http_recv_head(s->conn, &head, r->deadline, e) < 0)
+        return -1;
+    if (!is_expected(head, r, /* is_stream= */ true))
+        return read_error(s->conn, r, head, e);
+    rc = rpc_stream_next(s, arena, resp, e);
+    if (rc == 0)
+        return err_set(e, ERR_PROTOCOL, "%s: no answer", r->path);
+    return rc < 0 ? -1 : expect_end(s, e);
 }

@@ -26,11 +26,13 @@ struct rpc_request {
 int rpc_call_unary(struct http_conn *c, const struct rpc_request *r, struct arena *arena,
     void *resp, struct err *e);
 
-/* Server stream: open, then next until it returns 0 or -1. */
+/* Server stream: open, then next until it returns 0 or -1.
+ * Client stream: start, send any number of messages, then finish; done in any case. */
 struct rpc_stream {
     struct http_conn *conn;
     const struct rpc_request *request; /* must outlive the stream */
     struct buf message;
+    bool is_answered; /* before the request had ended */
 };
 int rpc_stream_open(
     struct rpc_stream *s, struct http_conn *c, const struct rpc_request *r, struct err *e);
@@ -38,5 +40,14 @@ int rpc_stream_open(
  * without an end envelope is ERR_PROTOCOL. */
 int rpc_stream_next(struct rpc_stream *s, struct arena *arena, void *resp, struct err *e);
 void rpc_stream_done(struct rpc_stream *s);
+
+/* Sends the head of a client stream; r->msg is not looked at. */
+int rpc_stream_start(
+    struct rpc_stream *s, struct http_conn *c, const struct rpc_request *r, struct err *e);
+/* Sends one message, and waits while the server does not read. 1: it is on its way. 0: the server
+ * has answered already or hung up, so send no more; rpc_stream_finish tells why. -1: an error. */
+int rpc_stream_send(struct rpc_stream *s, const void *msg, struct err *e);
+/* Ends the request and receives the answer, which is exactly one message or an error. */
+int rpc_stream_finish(struct rpc_stream *s, struct arena *arena, void *resp, struct err *e);
 
 #endif

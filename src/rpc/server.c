@@ -6,23 +6,28 @@
  * headers, read and decode the request, run the handler, answer. What is wrong before the content
  * type is known to be ours is answered in plain HTTP (405, 415); afterwards errors go the
  * protocol's way: unary with the code's HTTP status and a JSON body, streams with status 200 and an
- * end envelope. A stream's reply begins with its first message, or with its end. The size of a
- * message is checked before it is read, and memory grows with what has come, not with what was
- * announced.
+ * end envelope. A stream's reply begins with its first message, or with its end.
+ *
+ * The deadline that the client gave is the exchange's for reading and writing, so nobody waits for
+ * a client longer than it waits for us. Only the error that tells it so may take the server's usual
+ * time to go out.
  */
 #include "rpc/server.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <poll.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "http/server.h"
 #include "http/status.h"
 #include "proto/limits.h"
 #include "rpc/rpc_int.h"
+#include "rpc/server_int.h"
 #include "rpc/wire_int.h"
 
 enum {
-    READ_CHUNK_BYTES = 64 * 1024,
     TIMEOUT_DIGITS_MAX = 10, /* the protocol's own bound */
     HTTP_METHOD_NOT_ALLOWED = 405,
     HTTP_UNSUPPORTED_MEDIA_TYPE = 415
@@ -43,6 +48,7 @@ static void reply_unary_error(struct http_exchange *x, const struct err *why)
 {
     AUTO_BUF struct buf body = BUF_INIT(RPC_ERROR_BYTES_MAX);
     struct json_writer w;
+    http_set_deadline(x, DEADLINE_NEVER);
     json_writer_init(&w, &body);
     rpc_error_write(&w, why);
     add_error_headers(x, why);
@@ -91,6 +97,7 @@ static void end_stream(struct rpc_call *call, const struct err *why)
     struct json_writer w;
     struct err ignored = {0};
     size_t start = rpc_envelope_begin(&out, RPC_FLAG_END);
+    http_set_deadline(call->x, DEADLINE_NEVER);
     json_writer_init(&w, &out);
     write_end(&w, why);
     if (rpc_envelope_end(&out, start, &ignored) < 0 || begin_stream(call, &ignored) < 0 ||
@@ -99,9 +106,20 @@ static void end_stream(struct rpc_call *call, const struct err *why)
         http_reply_abort(call->x);
 }
 
-static void reply_error(struct rpc_call *call, const struct rpc_method *m, const struct err *why)
+static int deadline_passed(struct err *e)
 {
-    if (m->stream)
+    return err_set(e, ERR_TIMEOUT, "the call's deadline has passed");
+}
+
+/* Whether the call's messages are in envelopes, both ways. */
+static bool is_stream(const struct rpc_method *m)
+{
+    return !m->unary;
+}
+
+static void reply_error(struct rpc_call *call, const struct err *why)
+{
+    if (is_stream(call->method))
         end_stream(call, why);
     else
         reply_unary_error(call->x, why);
@@ -121,11 +139,11 @@ static int parse_timeout(struct slice s, int64_t *ret_deadline, struct err *e)
     return 0;
 }
 
-static int check_headers(struct rpc_call *call, const struct rpc_method *m, struct err *e)
+static int check_headers(struct rpc_call *call, struct err *e)
 {
     struct slice version = http_request_header(call->x, "Connect-Protocol-Version");
-    struct slice encoding =
-        http_request_header(call->x, m->stream ? "Connect-Content-Encoding" : "Content-Encoding");
+    struct slice encoding = http_request_header(
+        call->x, is_stream(call->method) ? "Connect-Content-Encoding" : "Content-Encoding");
     if (version.p && !slice_is(version, "1"))
         return err_set(e, ERR_INVALID, "Connect-Protocol-Version must be 1");
     if (encoding.p && !slice_eq_nocase(encoding, SLICE_LIT("identity")))
@@ -133,93 +151,11 @@ static int check_headers(struct rpc_call *call, const struct rpc_method *m, stru
     return parse_timeout(http_request_header(call->x, "Connect-Timeout-Ms"), &call->deadline, e);
 }
 
-/* Reads up to `n` bytes; less only at the body's end. Returns the count or -1. */
-static ssize_t read_some(struct http_exchange *x, void *dst, size_t n, struct err *e)
-{
-    size_t done = 0;
-    while (done < n) {
-        ssize_t got = http_body_read(x, (char *)dst + done, n - done, e);
-        if (got < 0)
-            return -1;
-        if (got == 0)
-            break;
-        done += (size_t)got;
-    }
-    return (ssize_t)done;
-}
-
-static int read_announced(struct http_exchange *x, size_t n, struct buf *body, struct err *e)
-{
-    while (body->len < n) {
-        size_t left = n - body->len;
-        size_t want = left < READ_CHUNK_BYTES ? left : READ_CHUNK_BYTES;
-        char *at = buf_reserve(body, want);
-        ssize_t got;
-        if (!at)
-            return err_set(e, ERR_NOMEM, "no memory for a message of %zu bytes", n);
-        got = read_some(x, at, want, e);
-        if (got < 0)
-            return -1;
-        if ((size_t)got < want)
-            return err_set(e, ERR_INVALID, "the request's envelope is cut off");
-        buf_commit(body, want);
-    }
-    return 0;
-}
-
-static int check_envelope(const struct rpc_envelope *env, size_t max_bytes, struct err *e)
-{
-    if (env->flags & RPC_FLAG_COMPRESSED)
-        return err_set(e, ERR_PROTOCOL, "compressed message without an encoding");
-    if (env->flags != 0)
-        return err_set(e, ERR_INVALID, "unknown envelope flags 0x%02x", env->flags);
-    if (env->length > max_bytes)
-        return err_set(
-            e, ERR_TOO_LARGE, "message of %u bytes is larger than %zu", env->length, max_bytes);
-    return 0;
-}
-
-/* A stream's request is exactly one envelope. */
-static int read_enveloped(struct http_exchange *x, struct buf *body, struct err *e)
-{
-    unsigned char head[RPC_ENVELOPE_BYTES];
-    struct rpc_envelope env;
-    ssize_t got = read_some(x, head, sizeof head, e);
-    if (got < 0)
-        return -1;
-    if (got == 0)
-        return err_set(e, ERR_UNSUPPORTED, "the request holds no message");
-    if (got < RPC_ENVELOPE_BYTES)
-        return err_set(e, ERR_INVALID, "the request's envelope is cut off");
-    env = rpc_envelope_parse(head);
-    if (check_envelope(&env, body->max, e) < 0 || read_announced(x, env.length, body, e) < 0)
-        return -1;
-    got = read_some(x, head, 1, e);
-    if (got > 0)
-        return err_set(e, ERR_UNSUPPORTED, "the request holds more than one message");
-    return (int)got;
-}
-
-static int read_request(
-    struct rpc_call *call, const struct rpc_method *m, size_t max_bytes, void **ret, struct err *e)
-{
-    AUTO_BUF struct buf body = BUF_INIT(max_bytes);
-    void *req = arena_alloc(call->arena, m->request->size);
-    if (!req)
-        return rpc_arena_full(e);
-    if ((m->stream ? read_enveloped(call->x, &body, e) : http_body_read_all(call->x, &body, e)) < 0)
-        return -1;
-    if (rpc_decode(m->request, call->codec, buf_slice(&body), call->arena, req, e) < 0)
-        return -1;
-    *ret = req;
-    return 0;
-}
-
 /* --- the call --- */
 
-static int run_unary(struct rpc_call *call, const struct rpc_method *m, const void *req,
-    struct buf *body, struct err *e)
+static int run_unary(struct rpc_call *call, const void *req, struct buf *body, struct err *e)
 {
+    const struct rpc_method *m = call->method;
     void *resp = arena_alloc(call->arena, m->response->size);
     if (!resp)
         return rpc_arena_full(e);
@@ -228,33 +164,54 @@ static int run_unary(struct rpc_call *call, const struct rpc_method *m, const vo
     return rpc_encode(m->response, call->codec, resp, body, e);
 }
 
-static void serve_unary(struct rpc_call *call, const struct rpc_method *m, const void *req)
+static void serve_unary(struct rpc_call *call, const void *req)
 {
     AUTO_BUF struct buf body = BUF_INIT(LIMIT_RPC_MESSAGE_BYTES);
     struct err e = {0};
-    if (run_unary(call, m, req, &body, &e) < 0)
+    if (run_unary(call, req, &body, &e) < 0)
         reply_unary_error(call->x, &e);
     else
         (void)http_reply(call->x, HTTP_OK, rpc_content_type(call->codec, /* is_stream= */ false),
             buf_slice(&body));
 }
 
-static void serve_stream(struct rpc_call *call, const struct rpc_method *m, const void *req)
+static int run_client_stream(struct rpc_call *call, struct err *e)
 {
-    struct err e = {0};
-    end_stream(call, m->stream(call, req, &e) < 0 ? &e : NULL);
+    const struct rpc_method *m = call->method;
+    void *resp = arena_alloc(call->arena, m->response->size);
+    if (!resp)
+        return rpc_arena_full(e);
+    if (m->client_stream(call, resp, e) < 0)
+        return -1;
+    return rpc_send(call, m->response, resp, e);
 }
 
-static void serve_call(struct rpc_call *call, const struct rpc_method *m, size_t max_bytes)
+/* What comes before a unary or a server stream's handler. */
+static int receive_request(struct rpc_call *call, void **ret, struct err *e)
 {
+    if (rpc_receive_only(call, ret, e) < 0)
+        return -1;
+    return clock_mono_ms() < call->deadline ? 0 : deadline_passed(e);
+}
+
+static void serve_call(struct rpc_call *call)
+{
+    const struct rpc_method *m = call->method;
     struct err e = {0};
     void *req = NULL;
-    if (check_headers(call, m, &e) < 0 || read_request(call, m, max_bytes, &req, &e) < 0)
-        reply_error(call, m, &e);
+    if (check_headers(call, &e) < 0) {
+        reply_error(call, &e);
+        return;
+    }
+    http_set_deadline(call->x, call->deadline);
+    if (m->client_stream)
+        end_stream(call, run_client_stream(call, &e) < 0 ? &e : NULL);
+    else if (receive_request(call, &req, &e) < 0)
+        reply_error(call, &e);
     else if (m->stream)
-        serve_stream(call, m, req);
+        end_stream(call, m->stream(call, req, &e) < 0 ? &e : NULL);
     else
-        serve_unary(call, m, req);
+        serve_unary(call, req);
 }
 
 static const struct rpc_method *find_method(
@@ -269,9 +226,8 @@ static const struct rpc_method *find_method(
 
 static void refuse_media_type(struct http_exchange *x, const struct rpc_method *m)
 {
-    bool is_stream = m->stream != NULL;
-    http_reply_header(x, "Accept-Post", "%s, %s", rpc_content_type(RPC_CODEC_JSON, is_stream),
-        rpc_content_type(RPC_CODEC_PROTO, is_stream));
+    http_reply_header(x, "Accept-Post", "%s, %s", rpc_content_type(RPC_CODEC_JSON, is_stream(m)),
+        rpc_content_type(RPC_CODEC_PROTO, is_stream(m)));
     (void)http_reply(x, HTTP_UNSUPPORTED_MEDIA_TYPE, /* content_type= */ NULL, SLICE_LIT(""));
 }
 
@@ -279,21 +235,27 @@ bool rpc_serve(struct http_exchange *x, const struct rpc_method *methods, size_t
     size_t max_bytes, void *ctx)
 {
     const struct rpc_method *m = find_method(x, methods, n_methods);
-    struct rpc_call call = {.x = x, .arena = http_arena(x), .ctx = ctx, .deadline = DEADLINE_NEVER};
-    bool is_stream;
+    struct rpc_call call = {.x = x,
+        .arena = http_arena(x),
+        .ctx = ctx,
+        .deadline = DEADLINE_NEVER,
+        .method = m,
+        .message = BUF_INIT(max_bytes)};
+    bool streams;
     if (!m)
         return false;
-    assert(!m->unary != !m->stream);
+    assert(!!m->unary + !!m->stream + !!m->client_stream == 1);
     if (!slice_is(http_request(x)->method, "POST")) {
         http_reply_header(x, "Allow", "POST");
         (void)http_reply(x, HTTP_METHOD_NOT_ALLOWED, /* content_type= */ NULL, SLICE_LIT(""));
     } else if (!rpc_content_type_parse(
-                   http_request_header(x, "Content-Type"), &call.codec, &is_stream) ||
-               is_stream != (m->stream != NULL)) {
+                   http_request_header(x, "Content-Type"), &call.codec, &streams) ||
+               streams != is_stream(m)) {
         refuse_media_type(x, m);
     } else {
-        serve_call(&call, m, max_bytes);
+        serve_call(&call);
     }
+    buf_done(&call.message);
     return true;
 }
 
@@ -301,8 +263,35 @@ int rpc_send(struct rpc_call *call, const struct rpc_message *m, const void *msg
 {
     AUTO_BUF struct buf out = BUF_INIT(LIMIT_RPC_MESSAGE_BYTES);
     size_t start = rpc_envelope_begin(&out, /* flags= */ 0);
+    if (clock_mono_ms() >= call->deadline)
+        return deadline_passed(e);
     if (rpc_encode(m, call->codec, msg, &out, e) < 0 || rpc_envelope_end(&out, start, e) < 0 ||
         begin_stream(call, e) < 0)
         return -1;
     return http_reply_write(call->x, out.p, out.len, e);
+}
+
+int rpc_check(const struct rpc_call *call, struct err *e)
+{
+    if (http_peer_gone(call->x))
+        return err_set(e, ERR_CANCELED, "the client is gone");
+    return clock_mono_ms() < call->deadline ? 0 : deadline_passed(e);
+}
+
+int rpc_wait(const struct rpc_call *call, int fd, short events, int64_t deadline, struct err *e)
+{
+    struct pollfd p[] = {
+        {.fd = fd, .events = events}, {.fd = http_fd(call->x), .events = POLLRDHUP}};
+    int64_t until = deadline < call->deadline ? deadline : call->deadline;
+    int n;
+    do
+        n = poll(p, ARRAY_LEN(p), deadline_poll_ms(until));
+    while ((n < 0 && errno == EINTR) || (n == 0 && clock_mono_ms() < until));
+    if (n < 0)
+        return err_sys(e, errno, "poll");
+    if (p[0].revents)
+        return p[0].revents;
+    if (p[1].revents)
+        return err_set(e, ERR_CANCELED, "the client is gone");
+    return clock_mono_ms() < call->deadline ? 0 : deadline_passed(e);
 }

@@ -237,8 +237,8 @@ static int on_write(struct rpc_call *call, const void *req, void *resp, struct e
 
 #define METHOD(rpc, kind, fn)                                                                      \
     {                                                                                              \
-        AGENT_V1_PATH(rpc), &agent_##kind##_request_message, &agent_##kind##_response_message, fn, \
-            NULL                                                                                   \
+        .path = AGENT_V1_PATH(rpc), .request = &agent_##kind##_request_message,                    \
+        .response = &agent_##kind##_response_message, .unary = (fn)                                \
     }
 static const struct rpc_method methods[] = {
     METHOD("CreateSandbox", create, on_create),

@@ -207,6 +207,69 @@ static void streams_are_judged(void **state)
     }
 }
 
+/* Starts a client stream and finishes it. */
+static int call_client_stream(struct slice answer, struct sample *ret, struct err *e)
+{
+    AUTO_CLOSE int peer = -1;
+    struct http_conn *c = answered(answer, /* ends= */ true, &peer);
+    struct rpc_request r = request_of(PATIENCE_MS);
+    struct rpc_stream s;
+    struct arena a;
+    int rc;
+    arena_init(&a, ARENA_BYTES);
+    rc = rpc_stream_start(&s, c, &r, e);
+    if (rc == 0)
+        rc = rpc_stream_finish(&s, &a, ret, e);
+    rpc_stream_done(&s);
+    arena_done(&a);
+    http_conn_free(c);
+    return rc;
+}
+
+static void answers_to_client_streams_are_judged(void **state)
+{
+#define SEVEN "\0\0\0\0\x0b{\"int32\":7}"
+    static const struct {
+        struct slice body;
+        enum err_kind kind; /* ERR_NONE: it succeeds */
+    } cases[] = {
+        {SLICE_LIT(SEVEN "\2\0\0\0\2{}"), ERR_NONE},
+        {SLICE_LIT("\2\0\0\0\2{}"), ERR_PROTOCOL},             /* no answer */
+        {SLICE_LIT(SEVEN SEVEN "\2\0\0\0\2{}"), ERR_PROTOCOL}, /* two of them */
+        {SLICE_LIT(SEVEN), ERR_PROTOCOL},                      /* no end */
+        {SLICE_LIT(SEVEN "\2\0\0"), ERR_PROTOCOL},
+        {SLICE_LIT(SEVEN "\2\0\0\0\2{}x"), ERR_PROTOCOL}, /* more behind the end */
+        {SLICE_LIT(""), ERR_PROTOCOL},
+        {SLICE_LIT("\0\xff\xff\xff\xff"), ERR_TOO_LARGE},
+        {SLICE_LIT("\2\0\0\0\x1c{\"error\":{\"code\":\"aborted\"}}"), ERR_CONFLICT},
+        {SLICE_LIT(SEVEN "\2\0\0\0\x1c{\"error\":{\"code\":\"aborted\"}}"), ERR_CONFLICT},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        AUTO_BUF struct buf answer = BUF_INIT(1 << 16);
+        struct sample got = {0};
+        struct err e = {0};
+        int rc;
+        put_response(&answer, 200, STREAM_TYPE, cases[i].body);
+        rc = call_client_stream(buf_slice(&answer), &got, &e);
+        if (rc != (cases[i].kind ? -1 : 0) || e.kind != cases[i].kind)
+            fail_msg("case %zu: %d, %s: %s", i, rc, err_kind_name(e.kind), e.msg);
+        if (rc == 0)
+            assert_int_equal(got.int32, 7);
+    }
+}
+
+static void client_stream_errors_may_come_in_plain_http(void **state)
+{
+    AUTO_BUF struct buf answer = BUF_INIT(1 << 16);
+    struct sample got;
+    struct err e = {0};
+    (void)state;
+    put_response(&answer, 401, "", SLICE_LIT("no"));
+    assert_int_equal(call_client_stream(buf_slice(&answer), &got, &e), -1);
+    assert_int_equal(e.kind, ERR_UNAUTHORIZED);
+}
+
 static void stream_needs_its_content_type(void **state)
 {
     AUTO_BUF struct buf answer = BUF_INIT(1 << 16);
@@ -301,6 +364,8 @@ int main(void)
         cmocka_unit_test(long_messages_are_cut_between_characters),
         cmocka_unit_test(cut_unary_reply_is_an_error),
         cmocka_unit_test(streams_are_judged),
+        cmocka_unit_test(answers_to_client_streams_are_judged),
+        cmocka_unit_test(client_stream_errors_may_come_in_plain_http),
         cmocka_unit_test(stream_needs_its_content_type),
         cmocka_unit_test(silence_is_a_timeout),
         cmocka_unit_test(request_is_the_protocol_s),
