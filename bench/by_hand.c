@@ -13,7 +13,7 @@
 
 #include "agent/disk/disk.h"
 #include "agent/guest/guest.h"
-#include "agent/life/host.h"
+#include "agent/life/templates.h"
 #include "agent/vmm/files.h"
 #include "agent/vmm/qemu_args.h"
 #include "agent/vmm/vmm.h"

@@ -14,6 +14,7 @@
 
 #include "agent/guest/guest.h"
 #include "agent/life/life.h"
+#include "agent/life/templates.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/sock.h"
@@ -145,12 +146,49 @@ static void list_sandbox(void *ctx, const struct life_info *info)
         l->failed = true;
 }
 
-static void list_template(void *ctx, const char *name)
+/* Names that a create may name, and beside them all that is known of each. */
+struct template_lister {
+    struct lister names;
+    struct lister infos;
+};
+
+static struct agent_template_info *template_message(struct arena *a, const struct host_template *t)
 {
-    struct lister *l = ctx;
-    struct slice *at = lister_add(l);
-    if (at)
-        *at = copy(l->arena, name);
+    struct agent_template_info *m = arena_alloc(a, sizeof *m);
+    if (m)
+        *m = (struct agent_template_info){.name = copy(a, t->name),
+            .size_bytes = t->allocated_bytes,
+            .default_user = copy(a, t->default_user),
+            .building = t->building,
+            .created_at_ms = t->created_at_ms,
+            .digest = copy(a, t->digest)};
+    return m;
+}
+
+static void list_template(void *ctx, const struct host_template *template)
+{
+    struct template_lister *l = ctx;
+    struct agent_template_info *m = template_message(l->infos.arena, template);
+    struct agent_template_info **info = m ? lister_add(&l->infos) : NULL;
+    struct slice *name = info ? lister_add(&l->names) : NULL;
+    if (!name) {
+        l->infos.failed = true;
+        return;
+    }
+    *info = m;
+    *name = m->name;
+}
+
+static int list_templates(struct rpc_call *call, struct agent_list_response *out, struct err *e)
+{
+    struct template_lister l = {
+        .names = {.arena = call->arena, .list = &out->templates, .item_size = sizeof(struct slice)},
+        .infos = {.arena = call->arena,
+            .list = &out->base_templates,
+            .item_size = sizeof(struct agent_template_info *)}};
+    if (life_templates(call->ctx, list_template, &l, e) < 0)
+        return -1;
+    return l.names.failed || l.infos.failed ? no_memory(e) : 0;
 }
 
 static void fill_summary(
@@ -177,14 +215,12 @@ static int list_sandboxes(struct rpc_call *call, const void *req, void *resp, st
     struct lister sandboxes = {.arena = call->arena,
         .list = &out->sandboxes,
         .item_size = sizeof(struct agent_sandbox_info *)};
-    struct lister templates = {
-        .arena = call->arena, .list = &out->templates, .item_size = sizeof(struct slice)};
     if (life_list(call->ctx, r->since_revision, list_sandbox, &sandboxes, &summary, e) < 0 ||
-        life_templates(call->ctx, list_template, &templates, e) < 0)
+        list_templates(call, out, e) < 0)
         return -1;
     fill_summary(call->arena, &summary, out);
     out->full = r->since_revision == 0;
-    return sandboxes.failed || templates.failed || !out->capacity ? no_memory(e) : 0;
+    return sandboxes.failed || !out->capacity ? no_memory(e) : 0;
 }
 
 static int ping_sandbox(struct rpc_call *call, const void *req, void *resp, struct err *e)

@@ -2,7 +2,6 @@
 /* Data folder, identity, instance lock, secret. */
 #include "agent/life/host.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
@@ -245,74 +244,6 @@ int host_token(const struct host *h, const struct sandbox_id *id, unsigned token
         len != sizeof mac)
         return err_set(e, ERR_INTERNAL, "HMAC failed");
     hex_encode(mac, sizeof mac, ret);
-    return 0;
-}
-
-/* The image file behind the template's link: what runs keeps its image when the name moves on. */
-static int image_path(const struct host *h, struct host_template *t, struct err *e)
-{
-    char link[HOST_PATH_MAX + 128];
-    AUTO_FREE char *real = NULL;
-    (void)snprintf(link, sizeof link, "%s/images/%s/rootfs.img", h->dir, t->name);
-    real = realpath(link, NULL);
-    if (!real)
-        return err_sys(e, errno, "image of template %s", t->name);
-    if (strlen(real) >= sizeof t->image)
-        return err_set(e, ERR_INVALID, "path too long");
-    memcpy(t->image, real, strlen(real) + 1);
-    return 0;
-}
-
-int host_template_find(
-    const struct host *h, struct slice name, struct host_template *ret, struct err *e)
-{
-    struct host_template t = {0};
-    char path[128];
-    struct arena arena;
-    const struct json_value *v = NULL;
-    const struct json_value *size;
-    int rc = 0;
-    if (!template_name_valid(name))
-        return err_field(e, "template", "not a template name");
-    (void)slice_copy_cstr(name, t.name, sizeof t.name);
-    (void)snprintf(path, sizeof path, "images/%s/manifest.json", t.name);
-    arena_init(&arena, FILE_BYTES_MAX * 4);
-    if (read_json(h->dir_fd, path, &arena, &v, e) < 0) {
-        rc = e->kind == ERR_NOT_FOUND ? err_set(e, ERR_NOT_FOUND, "no template %s", t.name) : -1;
-        arena_done(&arena);
-        return rc;
-    }
-    size = json_get(v, "size_bytes");
-    if (!slice_copy_cstr(json_text(v, "digest"), t.digest, sizeof t.digest) ||
-        !slice_copy_cstr(json_text(v, "default_user"), t.default_user, sizeof t.default_user) ||
-        !size || size->type != JSON_INT || size->integer <= 0 || size->integer % 512 != 0)
-        rc = err_set(e, ERR_INVALID, "the manifest of template %s is malformed", t.name);
-    else
-        t.size_bytes = (uint64_t)size->integer;
-    arena_done(&arena);
-    if (rc < 0 || image_path(h, &t, e) < 0)
-        return -1;
-    *ret = t;
-    return 0;
-}
-
-/* Calls `each` with the names below images/ that are templates (links to a digest's folder). */
-int host_templates_each(
-    const struct host *h, void (*each)(void *ctx, const char *name), void *ctx, struct err *e)
-{
-    AUTO_CLOSE int fd = openat(h->dir_fd, "images", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d;
-    struct dirent *ent;
-    if (fd < 0)
-        return errno == ENOENT ? 0 : err_sys(e, errno, "open images");
-    d = fdopendir(fd);
-    if (!d)
-        return err_sys(e, errno, "read images");
-    fd = -1; /* closedir closes it */
-    while ((ent = readdir(d)))
-        if (ent->d_type == DT_LNK && template_name_valid(slice_cstr(ent->d_name)))
-            each(ctx, ent->d_name);
-    (void)closedir(d);
     return 0;
 }
 

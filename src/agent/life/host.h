@@ -38,22 +38,6 @@ void host_done(struct host *h);
 int host_token(const struct host *h, const struct sandbox_id *id, unsigned token_epoch,
     char ret[HOST_TOKEN_CHARS + 1], struct err *e);
 
-/* A base template as it lies on disk. */
-struct host_template {
-    char name[65];
-    char digest[72];
-    char image[HOST_PATH_MAX]; /* rootfs.img */
-    uint64_t size_bytes;
-    char default_user[33];
-};
-/* ERR_NOT_FOUND when there is no such image. `name` is validated here again. */
-int host_template_find(
-    const struct host *h, struct slice name, struct host_template *ret, struct err *e);
-
-/* Calls `each` with the name of every base template on disk. */
-int host_templates_each(
-    const struct host *h, void (*each)(void *ctx, const char *name), void *ctx, struct err *e);
-
 struct host_kernel {
     char vmlinux[HOST_PATH_MAX];
     char initrd[HOST_PATH_MAX];

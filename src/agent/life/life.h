@@ -14,6 +14,7 @@
 struct agent_exec_request;
 struct agent_exec_response;
 struct guest_write;
+struct host_template;
 struct rpc_entry;
 
 struct life_config {
@@ -94,7 +95,8 @@ struct life_summary {
  * not call back. */
 int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const struct life_info *info),
     void *ctx, struct life_summary *ret, struct err *e);
-int life_templates(
-    struct life *l, void (*each)(void *ctx, const char *name), void *ctx, struct err *e);
+/* Calls `each` for every base template, also for those whose first image is being built. */
+int life_templates(struct life *l, void (*each)(void *ctx, const struct host_template *template),
+    void *ctx, struct err *e);
 
 #endif

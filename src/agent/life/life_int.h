@@ -14,6 +14,7 @@
 #include "agent/life/admission.h"
 #include "agent/life/host.h"
 #include "agent/life/life.h"
+#include "agent/life/templates.h"
 #include "agent/net/net.h"
 #include "agent/vmm/vmm.h"
 

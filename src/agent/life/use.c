@@ -157,8 +157,8 @@ int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const stru
     return 0;
 }
 
-int life_templates(
-    struct life *l, void (*each)(void *ctx, const char *name), void *ctx, struct err *e)
+int life_templates(struct life *l, void (*each)(void *ctx, const struct host_template *template),
+    void *ctx, struct err *e)
 {
     return host_templates_each(&l->host, each, ctx, e);
 }

@@ -169,21 +169,6 @@ static void damaged_host_json_is_refused(void **state)
     }
 }
 
-static void unknown_template_is_not_found(void **state)
-{
-    struct fixture *f = *state;
-    struct host h;
-    struct host_template t;
-    struct err e = {0};
-    open_ok(&h, f->dir, f->run);
-    assert_int_equal(host_template_find(&h, SLICE_LIT("nothing"), &t, &e), -1);
-    assert_int_equal(e.kind, ERR_NOT_FOUND);
-    assert_int_equal(host_template_find(&h, SLICE_LIT("../kernels"), &t, &e), -1);
-    assert_int_equal(e.kind, ERR_INVALID);
-    assert_string_equal(e.where, "template");
-    host_done(&h);
-}
-
 static struct journal_entry sample(void)
 {
     struct journal_entry j = {.state = {SANDBOX_RUNNING, REASON_NONE, 42},
@@ -286,7 +271,6 @@ int main(void)
         WITH_FOLDER(two_installations_get_two_instances),
         WITH_FOLDER(instance_of_a_folder_that_is_gone_is_free),
         WITH_FOLDER(damaged_host_json_is_refused),
-        WITH_FOLDER(unknown_template_is_not_found),
         WITH_FOLDER(journal_round_trip),
         WITH_FOLDER(damaged_journal_is_refused),
         cmocka_unit_test(admission_bounds),
