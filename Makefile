@@ -25,7 +25,7 @@ setup_test := CC=gcc meson setup --buildtype=debugoptimized --werror -Db_sanitiz
 setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 
 .PHONY: help build release guest test-build clang test-data setup-build setup-test \
-	up down test bench fmt lint clean
+	up down image-base test bench fmt lint clean
 
 # $(call compile,FOLDER): first configures again if a build file has changed, which is of interest
 # only when it fails; then builds. Says nothing but the compiler's words.
@@ -39,6 +39,7 @@ help: build
 	@echo "Built. What else there is:"
 	@echo "  make up      start Torpor on this machine and run a first sandbox (as root)"
 	@echo "  make down    stop it; its data stays"
+	@echo "  make image-base  make the image base (Debian) for it; takes a minute"
 	@echo "  make test    build everything and run all tests that this machine can run"
 	@echo "  make lint    check the rules of the source tree"
 	@echo "  make fmt     format the source"
@@ -50,7 +51,7 @@ build: release guest
 setup-build:
 	@$(tools)/setup.sh build
 setup-test:
-	@$(tools)/setup.sh build run test
+	@$(tools)/setup.sh build run image test
 
 # Configures once. ninja configures again by itself when a build file changes.
 $(build)/%/build.ninja: | setup-build
@@ -83,21 +84,25 @@ up:
 	@$(tools)/up.sh
 down:
 	@$(tools)/down.sh
+# The image "base" for what make up started, also while that runs.
+image-base:
+	@$(tools)/image-base.sh
 
 # One after the other, also with make -j: the output is for people, and the last line counts.
 test:
 	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang test-data
 	@$(tools)/run-tests.sh $(build)/test
 
-# Kernel and image for the tests that boot VMs. Those need root too and say so themselves.
+# Kernel and images for the tests that boot VMs. Those need root too and say so themselves.
 test-data: guest
 	@if [ "$$(id -u)" -eq 0 ]; then \
-		echo "== making the guests' kernel and image (build/data)"; \
+		echo "== making the guests' kernel and images (build/data)"; \
 		$(root)/images/kernel.sh $(build)/data $(guest_programs) && \
-		$(root)/images/minimal.sh $(build)/data || \
-		echo "== that failed: VMs are tested with an older kernel and image, or not at all"; \
+		$(root)/images/minimal.sh $(build)/data && \
+		$(root)/images/base.sh $(build)/data || \
+		echo "== that failed: VMs are tested with an older kernel and images, or not at all"; \
 	else \
-		echo "== not root: no VMs can be tested, so no kernel and image for them"; \
+		echo "== not root: no VMs can be tested, so no kernel and images for them"; \
 	fi
 
 bench: setup-test test-data $(build)/bench/build.ninja

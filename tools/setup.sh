@@ -3,7 +3,7 @@
 #
 # Installs the Debian packages that are missing, and nothing else.
 #
-# usage: tools/setup.sh LIST...      lists: build, run, test
+# usage: tools/setup.sh LIST...      lists: build, run, image, test
 #
 # Asks apt only for what is not there. Without anything to install it needs no root and no network,
 # and takes some milliseconds. Where something is missing and we are not root, it says which command
@@ -16,6 +16,8 @@ packages_build="build-essential binutils meson ninja-build pkg-config musl-tools
     apt cpio e2fsprogs gzip lz4 xz-utils zstd"
 # Running sandboxes on this machine.
 packages_run="qemu-system-x86 qemu-system-data nftables iproute2 procps curl jq"
+# Making the image "base"; minimal needs nothing beyond what building does.
+packages_image="mmdebstrap debian-archive-keyring e2fsprogs tar"
 # Testing and checking: the second compiler, format, scripts.
 packages_test="libcmocka-dev protobuf-compiler qemu-utils clang clang-format shellcheck jq curl
     git"
@@ -29,10 +31,11 @@ wanted=()
 for list in "$@"; do
     case $list in
     build) read -r -d '' -a names <<<"$packages_build" || true ;;
+    image) read -r -d '' -a names <<<"$packages_image" || true ;;
     run) read -r -d '' -a names <<<"$packages_run" || true ;;
     test) read -r -d '' -a names <<<"$packages_test" || true ;;
     *)
-        echo "usage: setup.sh build|run|test..." >&2
+        echo "usage: setup.sh build|run|image|test..." >&2
         exit 2
         ;;
     esac
