@@ -70,6 +70,7 @@ static int open_service(struct control *c, const struct control_config *config, 
     struct service_config s = {
         .agent_address = c->agent_socket,
         .poll_ms = config->poll_ms,
+        .gap_ms = config->gap_ms,
         .full_every_ms = config->full_every_ms,
         .lock_wait_ms = config->lock_wait_ms,
     };

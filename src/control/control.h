@@ -14,7 +14,8 @@ struct control_config {
     const char *agent_socket;
     char listen_ipv4[CONTROL_IPV4_MAX];
     uint16_t listen_port; /* 0: a free one */
-    int poll_ms;          /* these three as in struct service_config; 0: its defaults */
+    int poll_ms;          /* these four as in struct service_config; 0: its defaults */
+    int gap_ms;
     int full_every_ms;
     int lock_wait_ms;
 };

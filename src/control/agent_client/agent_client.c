@@ -14,6 +14,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 
 #include "base/cleanup.h"
@@ -69,6 +70,14 @@ struct agent_client {
     pthread_mutex_t mutex; /* over what follows */
     struct idle_conn idle[IDLE_MAX];
     size_t n_idle;
+    struct busy_conn *busy; /* a list of those in use */
+    bool interrupted;
+};
+
+/* Lives on the stack of the call that uses the connection. */
+struct busy_conn {
+    struct http_conn *conn;
+    struct busy_conn *next;
 };
 
 /* --- connections --- */
@@ -84,6 +93,27 @@ static struct http_conn *pop_idle(struct agent_client *c)
         (void)http_conn_free(x.conn);
     }
     return NULL;
+}
+
+/* A connection in use can be broken off. False when it is too late to use it at all. */
+static bool busy_enter(struct agent_client *c, struct busy_conn *b)
+{
+    MUTEX_GUARD(&c->mutex);
+    if (c->interrupted)
+        return false;
+    b->next = c->busy;
+    c->busy = b;
+    return true;
+}
+
+static void busy_leave(struct agent_client *c, const struct busy_conn *b)
+{
+    MUTEX_GUARD(&c->mutex);
+    for (struct busy_conn **at = &c->busy; *at; at = &(*at)->next)
+        if (*at == b) {
+            *at = b->next;
+            return;
+        }
 }
 
 /* Keeps the connection when its exchange has ended and there is room. */
@@ -149,8 +179,17 @@ static bool is_our_own(enum err_kind kind)
 static int call_once(struct agent_client *c, struct http_conn *conn, const struct rpc_request *r,
     struct arena *arena, void *resp, bool *ret_broke, struct err *e)
 {
-    int rc = rpc_call_unary(conn, r, arena, resp, e);
-    bool answered = rc == 0 || http_conn_reusable(conn);
+    struct busy_conn busy = {.conn = conn};
+    bool answered;
+    int rc;
+    if (!busy_enter(c, &busy)) {
+        (void)http_conn_free(conn);
+        *ret_broke = false;
+        return err_set(e, ERR_UNAVAILABLE, "the server stops");
+    }
+    rc = rpc_call_unary(conn, r, arena, resp, e);
+    busy_leave(c, &busy);
+    answered = rc == 0 || http_conn_reusable(conn);
     *ret_broke = !answered && !is_our_own(e->kind);
     give_back(c, conn);
     if (*ret_broke)
@@ -194,7 +233,19 @@ static int agent_client_call(struct agent *a, enum agent_method m, const void *r
     return call_method((struct agent_client *)a, &r, methods[m].repeatable, arena, resp, e);
 }
 
-static const struct agent_ops client_ops = {.call = agent_client_call};
+static void agent_client_interrupt(struct agent *a)
+{
+    struct agent_client *c = (struct agent_client *)a;
+    MUTEX_GUARD(&c->mutex);
+    c->interrupted = true;
+    for (const struct busy_conn *b = c->busy; b; b = b->next)
+        (void)shutdown(http_conn_fd(b->conn), SHUT_RDWR);
+}
+
+static const struct agent_ops client_ops = {
+    .call = agent_client_call,
+    .interrupt = agent_client_interrupt,
+};
 
 int agent_client_new(const char *socket_path, struct agent **ret, struct err *e)
 {

@@ -76,6 +76,7 @@ static int run_call(struct call *c, struct err *e)
     char allow[ALLOW_MAX];
     struct slice id;
     const struct route *route = route_find(head->method, head->path, &id, allow);
+    c->route = route;
     if (!route && allow[0]) {
         http_reply_header(c->x, "Allow", "%s", allow);
         return err_set(e, ERR_METHOD, "this route has %s", allow);
@@ -84,9 +85,20 @@ static int run_call(struct call *c, struct err *e)
         return err_set(e, ERR_NOT_FOUND, "there is no such route");
     if (!route->open && auth_check(c, e) < 0)
         return -1;
-    if (check_id(c, id, e) < 0)
+    if (strstr(route->path, "{name}"))
+        c->name = id;
+    else if (check_id(c, id, e) < 0)
         return -1;
     return route->handler(c, e);
+}
+
+/* What was sent in pieces and broke off has no status that anybody saw. */
+static void count_answer(const struct call *c)
+{
+    size_t route = c->route ? (size_t)(c->route - api_routes) : n_api_routes;
+    int class = c->status / 100 - 1;
+    if (class >= 0 && class < STATUS_CLASSES)
+        (void)__atomic_fetch_add(&c->api->answers[route][class], 1, __ATOMIC_RELAXED);
 }
 
 static void handle(struct http_exchange *x, void *ctx)
@@ -100,6 +112,7 @@ static void handle(struct http_exchange *x, void *ctx)
         else
             reply_error(&c, &e, http_status_from_kind(e.kind));
     }
+    count_answer(&c);
     log_context_set(NULL, NULL);
 }
 
@@ -108,6 +121,7 @@ static void handle_refused(struct http_exchange *x, const struct err *why, void 
     struct call c;
     call_init(&c, x, ctx);
     reply_error(&c, why, http_error_status(x));
+    count_answer(&c);
     log_context_set(NULL, NULL);
 }
 
@@ -123,8 +137,9 @@ int api_start(int listen_fd, struct service *service, struct api **ret, struct e
         .stack_bytes = STACK_BYTES,
         .arena_bytes_max = ARENA_BYTES_MAX,
     };
-    if (!api) {
+    if (!api || !(api->answers = calloc(n_api_routes + 1, sizeof *api->answers))) {
         (void)close(listen_fd);
+        free(api);
         return err_set(e, ERR_NOMEM, "out of memory");
     }
     api->service = service;
@@ -132,6 +147,7 @@ int api_start(int listen_fd, struct service *service, struct api **ret, struct e
     api->server = http_server_start(&config, e);
     if (!api->server) {
         (void)sem_destroy(&api->transfers);
+        free(api->answers);
         free(api);
         return -1;
     }
@@ -146,6 +162,7 @@ struct api *api_stop(struct api *api)
     __atomic_store_n(&api->stopping, 1, __ATOMIC_RELEASE);
     http_server_stop(api->server);
     (void)sem_destroy(&api->transfers);
+    free(api->answers);
     free(api);
     return NULL;
 }

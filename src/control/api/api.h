@@ -16,7 +16,8 @@ int api_start(int listen_fd, struct service *service, struct api **ret, struct e
 /* Stops accepting, lets the requests under way end, frees. NULL is fine. Returns NULL. */
 struct api *api_stop(struct api *api);
 
-/* One line of the route table. `path` may hold the segment "{id}": a sandbox's id. */
+/* One line of the route table. `path` may hold the segment "{id}", a sandbox's id, or
+ * "{name}". */
 struct call;
 typedef int api_handler(struct call *c, struct err *e);
 struct route {

@@ -199,6 +199,6 @@ int file_read(struct call *c, struct err *e)
         turn_take(c, &turn, e) < 0 ||
         service_read_file(c->service, &c->who, &c->id, b.path, &arena, &bytes, e) < 0)
         return -1;
-    (void)http_reply(c->x, HTTP_OK, "application/octet-stream", bytes);
+    (void)reply_bytes(c, HTTP_OK, "application/octet-stream", bytes);
     return 0;
 }

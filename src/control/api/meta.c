@@ -43,6 +43,6 @@ int meta_version(struct call *c, struct err *e)
 int meta_openapi(struct call *c, struct err *e)
 {
     struct slice text = slice_of((const char *)openapi_yaml, openapi_yaml_len);
-    (void)http_reply(c->x, HTTP_OK, "application/yaml", text);
+    (void)reply_bytes(c, HTTP_OK, "application/yaml", text);
     return 0;
 }

@@ -17,6 +17,12 @@ enum {
 
 static const char json_type[] = "application/json";
 
+int reply_bytes(struct call *c, int status, const char *content_type, struct slice body)
+{
+    c->status = status;
+    return http_reply(c->x, status, content_type, body);
+}
+
 /* Seconds after which asking again may help; 0 for kinds that carry no Retry-After. */
 static int retry_after_sec(enum err_kind kind)
 {
@@ -105,20 +111,20 @@ void reply_error(struct call *c, const struct err *e, int status)
         http_reply_header(c->x, "Retry-After", "%d", retry);
     if (e->kind == ERR_UNAUTHORIZED)
         http_reply_header(c->x, "WWW-Authenticate", "Bearer");
-    (void)http_reply(c->x, status, json_type, buf_slice(&body));
+    (void)reply_bytes(c, status, json_type, buf_slice(&body));
 }
 
 int reply_json(struct call *c, int status, const struct buf *body, struct err *e)
 {
     if (body->failed)
         return err_set(e, ERR_NOMEM, "the answer does not fit into memory");
-    (void)http_reply(c->x, status, json_type, buf_slice(body));
+    (void)reply_bytes(c, status, json_type, buf_slice(body));
     return 0;
 }
 
 int reply_empty(struct call *c)
 {
-    (void)http_reply(c->x, HTTP_NO_CONTENT, NULL, slice_of(NULL, 0));
+    (void)reply_bytes(c, HTTP_NO_CONTENT, NULL, slice_of(NULL, 0));
     return 0;
 }
 
@@ -147,7 +153,7 @@ int body_error(struct err *e)
 
 /* --- sandboxes --- */
 
-static void write_time(struct json_writer *w, const char *key, int64_t ms)
+void write_time(struct json_writer *w, const char *key, int64_t ms)
 {
     char text[CLOCK_RFC3339_MAX];
     if (ms == 0)
@@ -157,7 +163,7 @@ static void write_time(struct json_writer *w, const char *key, int64_t ms)
     json_cstr(w, text);
 }
 
-static void write_text(struct json_writer *w, const char *key, const char *text)
+void write_text(struct json_writer *w, const char *key, const char *text)
 {
     if (!text[0])
         return;

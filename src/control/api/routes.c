@@ -9,6 +9,9 @@ static const struct route table[] = {
     {"GET", "/readyz", true, meta_readyz},
     {"GET", "/version", true, meta_version},
     {"GET", "/openapi.yaml", true, meta_openapi},
+    {"GET", "/metrics", false, meta_metrics},
+    {"GET", "/v1/snapshots", false, snapshot_list},
+    {"GET", "/v1/snapshots/{name}", false, snapshot_get},
     {"POST", "/v1/sandboxes", false, sandbox_create},
     {"GET", "/v1/sandboxes", false, sandbox_list},
     {"GET", "/v1/sandboxes/{id}", false, sandbox_get},
@@ -22,10 +25,10 @@ static const struct route table[] = {
 const struct route *const api_routes = table;
 const size_t n_api_routes = ARRAY_LEN(table);
 
-/* Matches byte for byte; "{id}" takes everything up to the next slash. */
+/* Matches byte for byte; "{id}" or "{name}" takes everything up to the next slash. */
 static bool path_matches(const char *pattern, struct slice path, struct slice *ret_id)
 {
-    const char *hole = strstr(pattern, "{id}");
+    const char *hole = strchr(pattern, '{');
     size_t before, id_len = 0;
     if (!hole) {
         *ret_id = slice_of(NULL, 0);
@@ -37,7 +40,8 @@ static bool path_matches(const char *pattern, struct slice path, struct slice *r
     while (before + id_len < path.n && path.p[before + id_len] != '/')
         id_len++;
     *ret_id = slice_of(path.p + before, id_len);
-    return slice_is(slice_of(path.p + before + id_len, path.n - before - id_len), hole + 4);
+    return slice_is(
+        slice_of(path.p + before + id_len, path.n - before - id_len), strchr(hole, '}') + 1);
 }
 
 static void add_allowed(char allow[ALLOW_MAX], const char *method)

@@ -68,7 +68,7 @@ static int reply_created(struct call *c, const struct sandbox_row *row, struct e
         return -1;
     if (body.failed)
         return err_set(e, ERR_NOMEM, "the answer does not fit into memory");
-    if (client_gone(c) || http_reply(c->x, HTTP_CREATED, "application/json", buf_slice(&body)) < 0)
+    if (client_gone(c) || reply_bytes(c, HTTP_CREATED, "application/json", buf_slice(&body)) < 0)
         service_undo_create(c->service, &row->id);
     return 0;
 }

@@ -28,6 +28,8 @@ struct agent_ops {
      * says where that has a public meaning, else ERR_AGENT. */
     int (*call)(struct agent *a, enum agent_method m, const void *req, void *resp,
         struct arena *arena, int64_t timeout_ms, struct err *e);
+    /* Breaks off the calls under way and refuses new ones, for a stop. May be NULL. */
+    void (*interrupt)(struct agent *a);
 };
 
 struct agent {
@@ -38,6 +40,12 @@ static inline int agent_call(struct agent *a, enum agent_method m, const void *r
     struct arena *arena, int64_t timeout_ms, struct err *e)
 {
     return a->ops->call(a, m, req, resp, arena, timeout_ms, e);
+}
+
+static inline void agent_interrupt(struct agent *a)
+{
+    if (a->ops->interrupt)
+        a->ops->interrupt(a);
 }
 
 #endif

@@ -35,6 +35,12 @@ int service_destroy_on_host(struct service *s, const struct sandbox_id *id, stru
     return 0;
 }
 
+void service_remove_later(struct service *s, const struct sandbox_id *id)
+{
+    if (!remover_add(&s->remover, id))
+        __atomic_store_n(&s->want_full, 1, __ATOMIC_RELAXED); /* the reconciler finds it again */
+}
+
 /* A host that answers for another one would say "not there" and leave everything where it is. */
 static int check_host(struct service *s, const struct sandbox_row *row, struct err *e)
 {

@@ -7,8 +7,8 @@
  * says how it ended. Nothing here looks at the client's connection: once begun, a create runs to
  * its end on the thread that began it, and the caller undoes it when nobody is there for the
  * answer. A create that fails is undone on the host, because its answer may have been lost on the
- * way. If this process dies in between, the row is still pending at the next start, and the
- * reconciler ends it.
+ * way. If this process dies in between, the row is still pending at the next start; then the
+ * reconciler ends it, or shows it as running when the host has it.
  */
 #include "control/service/service_int.h"
 
@@ -22,32 +22,6 @@ enum {
     CREATE_MS = LIMIT_BOOT_MS + LIMIT_BOOT_QUEUE_MS + 15000,
     INFO_ARENA_BYTES = 64 * 1024, /* one SandboxInfo */
 };
-
-/* --- which templates there are --- */
-
-static bool catalog_has(struct service *s, struct slice name)
-{
-    MUTEX_GUARD(&s->catalog.mutex);
-    for (size_t i = 0; i < s->catalog.n_templates; i++)
-        if (slice_is(name, s->catalog.templates[i]))
-            return true;
-    return false;
-}
-
-/* A name that the last poll did not list may be new: asks once more before it says no. */
-static int check_template(struct service *s, struct slice name, struct err *e)
-{
-    int64_t began = clock_mono_ms();
-    if (catalog_has(s, name))
-        return 0;
-    if (service_poll(s, began, e) < 0)
-        return -1;
-    if (catalog_has(s, name))
-        return 0;
-    err_field(e, "template", "there is no template %.*s", (int)name.n, name.p);
-    e->kind = ERR_NOT_FOUND;
-    return -1;
-}
 
 /* --- the row --- */
 
@@ -67,9 +41,7 @@ static int make_row(struct service *s, const struct principal *who, const struct
         .last_active_at_ms = now,
         .last_updated_ms = now,
     };
-    if (!slice_copy_cstr(p->template, row.template, sizeof row.template))
-        return err_field(e, "template", "too long");
-    if (s->store->ops->template_base(s->store, p->template, now, &row.template_id, e) < 0)
+    if (service_template_for_create(s, p->template, row.template, &row.template_id, e) < 0)
         return -1;
     if (metadata_apply(slice_of(NULL, 0), p->metadata, p->n_metadata, a, &row.metadata, e) < 0)
         return -1;
@@ -105,10 +77,13 @@ static void record_failure(struct service *s, const struct sandbox_row *row, con
         .request_id = log_context_request_id(),
     };
     struct err e = {0};
-    if (service_destroy_on_host(s, &row->id, &e) < 0)
-        __atomic_store_n(&s->want_full, 1, __ATOMIC_RELAXED); /* the reconciler tries again */
-    if (s->store->ops->sandbox_change(s->store, &row->id, &change, &e) < 0)
+    bool removed = service_destroy_on_host(s, &row->id, &e) == 0;
+    if (s->store->ops->sandbox_change(s->store, &row->id, &change, &e) < 0) {
         log_err("a failed create is not recorded sandbox_id=%s error=\"%s\"", row->id.text, e.msg);
+        __atomic_store_n(&s->want_full, 1, __ATOMIC_RELAXED); /* the row is still pending */
+    } else if (!removed) {
+        service_remove_later(s, &row->id);
+    }
 }
 
 static int ask_host(
@@ -121,7 +96,7 @@ static int ask_host(
     struct agent_create_response resp = {0};
     struct sandbox_change change;
     struct agent_create_request req = {
-        .template = p->template,
+        .template = slice_cstr(row->template),
         .vcpus = p->vcpus,
         .memory_mb = p->memory_mb,
         .timeout_sec = p->timeout_sec,
@@ -145,7 +120,7 @@ int service_create(struct service *s, const struct principal *who, const struct 
 {
     struct sandbox_row row;
     AUTO_LOCK lock = {0};
-    if (check_template(s, p->template, e) < 0 || make_row(s, who, p, a, &row, e) < 0)
+    if (make_row(s, who, p, a, &row, e) < 0)
         return -1;
     if (lock_acquire(&s->locks, &row.id, 0, &lock, e) < 0)
         return -1;
@@ -177,12 +152,12 @@ void service_undo_create(struct service *s, const struct sandbox_id *id)
     }
     /* The row first: a row that is over makes the reconciler destroy what the host still has. */
     change.at_ms = clock_real_ms();
-    if (s->store->ops->sandbox_change(s->store, id, &change, &e) < 0)
+    if (s->store->ops->sandbox_change(s->store, id, &change, &e) < 0) {
         log_err("a create is not undone sandbox_id=%s error=\"%s\"", id->text, e.msg);
-    else if (service_destroy_on_host(s, id, &e) < 0)
+    } else if (service_destroy_on_host(s, id, &e) < 0) {
         log_warn("a create is undone later sandbox_id=%s error=\"%s\"", id->text, e.msg);
-    else
+        service_remove_later(s, id);
+    } else {
         log_info("create undone, its client is gone sandbox_id=%s", id->text);
-    if (e.kind != ERR_NONE)
-        __atomic_store_n(&s->want_full, 1, __ATOMIC_RELAXED);
+    }
 }

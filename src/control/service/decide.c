@@ -15,19 +15,32 @@ bool reconcile_row_same(const struct sandbox_row *a, const struct sandbox_row *b
            a->status_since_ms == b->status_since_ms;
 }
 
-static enum reconcile_action decide_reported(
+static bool is_lost(const struct sandbox_row *row)
+{
+    return row->status == SANDBOX_STOPPED && row->reason == REASON_LOST;
+}
+
+/* Without a revision, only an answer that names everything is sure to be newer than the row. */
+static enum reconcile_action decide_auto_paused(
+    const struct reconcile_reply *reply, const struct sandbox_row *row)
+{
+    bool runs = row->status == SANDBOX_RUNNING || row->status == SANDBOX_PAUSING ||
+                row->status == SANDBOX_RESUMING;
+    return reply->complete && (runs || is_lost(row)) ? RECONCILE_PAUSED : RECONCILE_NOTHING;
+}
+
+static enum reconcile_action decide_reported(const struct reconcile_reply *reply,
     const struct sandbox_row *row, const struct reconcile_report *said)
 {
     if (sandbox_row_is_over(row))
         return said->reason == REASON_DESTROYED ? RECONCILE_NOTHING : RECONCILE_DESTROY;
+    if (said->only_auto_paused)
+        return decide_auto_paused(reply, row);
     if (row->status == SANDBOX_PENDING)
-        return said->status == SANDBOX_PENDING ? RECONCILE_NOTHING : RECONCILE_ABANDON;
+        return said->status == SANDBOX_PENDING ? RECONCILE_NOTHING : RECONCILE_APPLY;
     if (said->revision > row->revision)
         return RECONCILE_APPLY;
-    if (row->status == SANDBOX_STOPPED && row->reason == REASON_LOST &&
-        said->revision == row->revision)
-        return RECONCILE_APPLY;
-    return RECONCILE_NOTHING;
+    return is_lost(row) && said->revision == row->revision ? RECONCILE_APPLY : RECONCILE_NOTHING;
 }
 
 static enum reconcile_action decide_absent(const struct sandbox_row *row)
@@ -58,6 +71,6 @@ enum reconcile_action reconcile_decide(const struct reconcile_reply *reply,
     if (strcmp(row->host.text, reply->host.text) != 0)
         return RECONCILE_NOTHING;
     if (said)
-        return decide_reported(row, said);
+        return decide_reported(reply, row, said);
     return reply->complete ? decide_absent(row) : RECONCILE_NOTHING;
 }

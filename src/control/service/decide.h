@@ -5,6 +5,8 @@
  * Absence is not evidence: only a full reply to a question for everything, from the host (and the
  * cluster) that the row names, can make a sandbox `lost`, and a later report takes that back. Only
  * a row that is over destroys anything; what the database does not know is reported and left alone.
+ * A create whose control plane died is kept when the host has it: a row that says "pending" may as
+ * well come from an old copy of the database, and what it names may have been in use for long.
  */
 #ifndef TORPOR_CONTROL_SERVICE_DECIDE_H
 #define TORPOR_CONTROL_SERVICE_DECIDE_H
@@ -14,11 +16,12 @@
 enum reconcile_action {
     RECONCILE_NOTHING,
     RECONCILE_APPLY,   /* the host's state goes into the row */
+    RECONCILE_PAUSED,  /* auto-paused, no more is said: the row becomes paused, reason idle */
     RECONCILE_LOST,    /* the row becomes stopped, reason lost */
     RECONCILE_FAIL,    /* a create that died on the way: the row becomes error, create_failed */
-    RECONCILE_ABANDON, /* a create that nobody waits for: destroyed on the host, then in the row */
     RECONCILE_DESTROY, /* the row is over, the host still has it: destroyed on the host */
-    RECONCILE_UNKNOWN  /* the host has it, the database has not: reported */
+    RECONCILE_UNKNOWN, /* the host has it, the database has not: reported */
+    RECONCILE_ACTION_COUNT
 };
 
 /* Who answered, and how much the answer says. */
@@ -34,6 +37,7 @@ struct reconcile_report {
     enum sandbox_status status;
     enum sandbox_reason reason;
     uint64_t revision;
+    bool only_auto_paused; /* named among the auto-paused and nowhere else: the rest is unset */
 };
 
 /* `row` NULL: the database has none. `said` NULL: the reply does not name the sandbox. A pending

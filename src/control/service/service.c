@@ -11,10 +11,12 @@
 #include "base/rand.h"
 
 enum {
-    POLL_MS = 1000,
+    POLL_MS = 5000,
+    GAP_MS = 200,
+    AWAY_MS = 1000, /* between two tries to reach an agent that is away */
     FULL_EVERY_MS = 300000,
     FLUSH_MS = 1000,
-    READY_GRACE_MS = 5000, /* an agent that was silent for longer is away */
+    READY_GRACE_MS = 2000, /* an agent that was silent for longer is away */
     PURGE_EVERY_MS = 3600000,
 };
 #define KEEP_OVER_MS (30LL * 24 * 3600 * 1000) /* destroyed sandboxes are shown for 30 days */
@@ -79,7 +81,7 @@ int service_list(struct service *s, const struct principal *who, struct sandbox_
     return 0;
 }
 
-/* --- the background thread --- */
+/* --- the background threads --- */
 
 /* Waits until `until` or the stop. True to go on. */
 static bool wait_until(struct service *s, int64_t until)
@@ -108,11 +110,20 @@ static void purge_old(struct service *s)
         log_info("old sandboxes removed count=%zu", removed);
 }
 
-/* Says once that the agent is away, and once that it is back. */
+static bool is_stopping(struct service *s)
+{
+    MUTEX_GUARD(&s->stop_mutex);
+    return s->stopping;
+}
+
+/* Says once that the agent is away, and once that it is back. What we broke off ourselves at the
+ * stop is no news. */
 static void poll_agent(struct service *s, bool *away)
 {
     struct err e = {0};
-    bool failed = service_poll(s, INT64_MAX, &e) < 0;
+    bool failed = service_poll(s, &e) < 0;
+    if (failed && is_stopping(s))
+        return;
     if (failed && !*away)
         log_warn("the agent does not answer error=\"%s\"", e.msg);
     if (!failed && *away)
@@ -120,29 +131,30 @@ static void poll_agent(struct service *s, bool *away)
     *away = failed;
 }
 
-static void *run_background(void *arg)
+static void *run_reconciler(void *arg)
 {
     struct service *s = arg;
-    int64_t now = clock_mono_ms();
-    int64_t next_poll = now;
-    int64_t next_flush = now + FLUSH_MS;
-    int64_t next_purge = now;
+    const struct service_config *c = &s->config;
     bool away = false;
+    int64_t pause_ms;
     do {
-        now = clock_mono_ms();
-        if (now >= next_poll) {
-            poll_agent(s, &away);
-            next_poll = clock_mono_ms() + s->config.poll_ms;
-        }
-        if (now >= next_flush) {
-            flush_activity(s);
-            next_flush = now + FLUSH_MS;
-        }
-        if (now >= next_purge) {
+        poll_agent(s, &away);
+        pause_ms = away && AWAY_MS < c->poll_ms ? AWAY_MS : s->poll.gap_ms;
+    } while (wait_until(s, clock_mono_ms() + pause_ms));
+    return NULL;
+}
+
+static void *run_housekeeper(void *arg)
+{
+    struct service *s = arg;
+    int64_t next_purge = clock_mono_ms();
+    do {
+        flush_activity(s);
+        if (clock_mono_ms() >= next_purge) {
             purge_old(s);
-            next_purge = now + PURGE_EVERY_MS;
+            next_purge = clock_mono_ms() + PURGE_EVERY_MS;
         }
-    } while (wait_until(s, next_poll < next_flush ? next_poll : next_flush));
+    } while (wait_until(s, clock_mono_ms() + FLUSH_MS));
     flush_activity(s);
     return NULL;
 }
@@ -160,38 +172,69 @@ static void service_free(struct service *s)
 {
     activity_done(&s->activity);
     lock_table_done(&s->locks);
-    (void)pthread_mutex_destroy(&s->catalog.mutex);
-    (void)pthread_mutex_destroy(&s->poll.mutex);
+    catalog_done(&s->catalog);
     (void)pthread_mutex_destroy(&s->stop_mutex);
     (void)pthread_cond_destroy(&s->stop_cond);
     free(s);
 }
 
-int service_open(const struct service_config *config, struct service **ret, struct err *e)
+static void set_config(struct service *s, const struct service_config *config)
 {
-    struct service *s = calloc(1, sizeof *s);
-    int rc;
-    if (!s)
-        return err_set(e, ERR_NOMEM, "out of memory");
     s->config = *config;
     s->config.poll_ms = config->poll_ms ? config->poll_ms : POLL_MS;
+    s->config.gap_ms = config->gap_ms ? config->gap_ms : GAP_MS;
     s->config.full_every_ms = config->full_every_ms ? config->full_every_ms : FULL_EVERY_MS;
     s->config.lock_wait_ms = config->lock_wait_ms ? config->lock_wait_ms : LIMIT_TRANSITION_WAIT_MS;
     s->store = config->store;
     s->agent = config->agent;
+    s->poll.gap_ms = s->config.gap_ms;
+}
+
+/* Ends the threads that run; `reconciler` says whether that one does. */
+static void stop_threads(struct service *s, bool reconciler)
+{
+    {
+        MUTEX_GUARD(&s->stop_mutex);
+        s->stopping = true;
+        (void)pthread_cond_broadcast(&s->stop_cond);
+    }
+    agent_interrupt(s->agent);
+    if (reconciler)
+        (void)pthread_join(s->reconciler, NULL);
+    remover_stop(&s->remover);
+}
+
+static int start_threads(struct service *s, struct err *e)
+{
+    int rc;
+    if (remover_start(&s->remover, s, e) < 0)
+        return -1;
+    rc = pthread_create(&s->reconciler, NULL, run_reconciler, s);
+    if (rc != 0) {
+        stop_threads(s, /* reconciler= */ false);
+        return err_sys(e, rc, "start a thread");
+    }
+    rc = pthread_create(&s->housekeeper, NULL, run_housekeeper, s);
+    if (rc != 0) {
+        stop_threads(s, /* reconciler= */ true);
+        return err_sys(e, rc, "start a thread");
+    }
+    return 0;
+}
+
+int service_open(const struct service_config *config, struct service **ret, struct err *e)
+{
+    struct service *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    set_config(s, config);
     lock_table_init(&s->locks);
-    (void)pthread_mutex_init(&s->catalog.mutex, NULL);
-    (void)pthread_mutex_init(&s->poll.mutex, NULL);
+    catalog_init(&s->catalog);
     (void)pthread_mutex_init(&s->stop_mutex, NULL);
     init_stop_cond(s);
-    if (activity_init(&s->activity, e) < 0) {
+    if (activity_init(&s->activity, e) < 0 || start_threads(s, e) < 0) {
         service_free(s);
         return -1;
-    }
-    rc = pthread_create(&s->thread, NULL, run_background, s);
-    if (rc != 0) {
-        service_free(s);
-        return err_sys(e, rc, "start a thread");
     }
     *ret = s;
     return 0;
@@ -201,12 +244,8 @@ struct service *service_close(struct service *s)
 {
     if (!s)
         return NULL;
-    {
-        MUTEX_GUARD(&s->stop_mutex);
-        s->stopping = true;
-        (void)pthread_cond_signal(&s->stop_cond);
-    }
-    (void)pthread_join(s->thread, NULL);
+    stop_threads(s, /* reconciler= */ true);
+    (void)pthread_join(s->housekeeper, NULL);
     service_free(s);
     return NULL;
 }

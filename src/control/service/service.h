@@ -22,14 +22,16 @@ struct service_config {
     struct store *store; /* borrowed, as is the agent */
     struct agent *agent;
     const char *agent_address; /* what the hosts table shows */
-    int poll_ms;               /* between two looks at the agent; 0: 1000 */
+    int poll_ms;               /* at most between two looks at the agent; 0: 5000 */
+    int gap_ms;                /* at least between them; 0: 200 */
     int full_every_ms;         /* how often everything is asked for; 0: 300000 */
     int lock_wait_ms;          /* for another transition; 0: LIMIT_TRANSITION_WAIT_MS */
 };
 
-/* Makes the service and starts its background thread (reconciler, gathered writes). */
+/* Makes the service and starts its background threads (reconciler, remover, gathered writes). */
 int service_open(const struct service_config *config, struct service **ret, struct err *e);
-/* Stops the thread and writes what is gathered. No other call may run or follow. NULL is fine. */
+/* Breaks off calls to the agent, stops the threads and writes what is gathered. No other call may
+ * run or follow. NULL is fine. */
 struct service *service_close(struct service *s);
 /* 0 when the database answers and the agent has answered lately. */
 int service_ready(struct service *s, struct err *e);
@@ -50,6 +52,42 @@ int key_new(const struct team_id *team, const char *name, struct key_row *ret,
  * the folder `dirfd`. Later starts change nothing. */
 int service_bootstrap(struct store *store, int dirfd, struct err *e);
 
+/* What can be created from: the base templates of the host. */
+enum { TEMPLATE_USER_MAX = 32 };
+struct template_entry {
+    struct template_id id;
+    char name[LIMIT_NAME_MAX + 1];
+    char default_user[TEMPLATE_USER_MAX + 1]; /* empty: the host did not say */
+    int64_t size_bytes;                       /* as really allocated there */
+    int64_t created_at_ms;                    /* 0: the host did not say */
+};
+struct template_list {
+    struct template_entry *entries; /* newest first */
+    size_t n;
+};
+/* Those that can be created from now; one that is still being built is not listed. */
+int service_templates(struct service *s, struct arena *a, struct template_list *ret, struct err *e);
+/* By name or id. ERR_NOT_FOUND; ERR_TEMPLATE_BUILDING for one that is not there yet. */
+int service_template(
+    struct service *s, struct slice name, struct template_entry *ret, struct err *e);
+
+/* What the server knows of itself and its host, of all teams, for who runs it. */
+enum { UNKNOWN_MAX = 64 };
+struct service_stats {
+    struct host_id host; /* empty: never heard of one */
+    bool agent_up;       /* the last look at it worked */
+    int64_t poll_age_ms; /* since its last answer; -1: never */
+    bool has_capacity;
+    int64_t memory_mb_total, memory_mb_used;
+    int64_t slots_total, slots_used;
+    int64_t disk_free_bytes;
+    uint64_t sandboxes[SANDBOX_STATUS_COUNT];
+    size_t removals; /* sandboxes that are over and not yet off the host */
+    size_t n_unknown;
+    char unknown[UNKNOWN_MAX][ID_TEXT_MAX + 1]; /* the first of them */
+};
+int service_stats(struct service *s, struct service_stats *ret, struct err *e);
+
 struct create_params {
     struct slice template;
     int vcpus;
@@ -60,8 +98,9 @@ struct create_params {
     const struct metadata_edit *metadata;
     size_t n_metadata;
 };
-/* Boots a sandbox and returns when exec works. ERR_NOT_FOUND on the field "template" before
- * anything is made; any later failure leaves a row `error` with its reason and nothing on the host.
+/* Boots a sandbox and returns when exec works. `template` is a name or an id. ERR_NOT_FOUND on the
+ * field "template", or ERR_TEMPLATE_BUILDING, before anything is made; any later failure leaves a
+ * row `error` with its reason and nothing on the host.
  */
 int service_create(struct service *s, const struct principal *who, const struct create_params *p,
     struct arena *a, struct sandbox_row *ret, struct err *e);

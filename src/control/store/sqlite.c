@@ -264,6 +264,7 @@ static const struct store_ops sqlite_ops = {
     .sandbox_get = sqlite_sandbox_get,
     .sandbox_list = sqlite_sandbox_list,
     .sandbox_list_live = sqlite_sandbox_list_live,
+    .sandbox_count = sqlite_sandbox_count,
     .sandbox_change = sqlite_sandbox_change,
     .sandbox_patch = sqlite_sandbox_patch,
     .touch = sqlite_touch,

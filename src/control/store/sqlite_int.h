@@ -28,6 +28,7 @@ enum sql {
     SQL_SANDBOX_GET,
     SQL_SANDBOX_LIST,
     SQL_SANDBOX_LIST_LIVE,
+    SQL_SANDBOX_COUNT,
     SQL_SANDBOX_STATE,
     SQL_SANDBOX_CHANGE,
     SQL_SANDBOX_PATCH,
@@ -130,6 +131,7 @@ int sqlite_sandbox_list(struct store *s, const struct sandbox_query *q, struct a
     struct sandbox_list *ret, struct err *e);
 int sqlite_sandbox_list_live(struct store *s, const struct host_id *host, struct arena *a,
     struct sandbox_list *ret, struct err *e);
+int sqlite_sandbox_count(struct store *s, uint64_t *ret, struct err *e);
 int sqlite_sandbox_change(struct store *s, const struct sandbox_id *id,
     const struct sandbox_change *change, struct err *e);
 int sqlite_sandbox_patch(

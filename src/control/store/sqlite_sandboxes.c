@@ -133,6 +133,21 @@ int sqlite_sandbox_list_live(struct store *s, const struct host_id *host, struct
     return read_list(&q, a, SIZE_MAX, ret, e);
 }
 
+int sqlite_sandbox_count(struct store *s, uint64_t *ret, struct err *e)
+{
+    AUTO_CONN c = sqlite_reader_acquire(sqlite_of(s));
+    AUTO_QUERY q = query_start(c, SQL_SANDBOX_COUNT);
+    uint64_t counts[SANDBOX_STATUS_COUNT] = {0};
+    enum sandbox_status status;
+    int rc;
+    while ((rc = query_step(&q, e)) == 1)
+        if (sandbox_status_parse(query_col_slice(&q, 0), &status))
+            counts[status] = (uint64_t)query_col_int(&q, 1);
+    if (rc == 0)
+        memcpy(ret, counts, sizeof counts);
+    return rc;
+}
+
 static void read_event(const struct query *q, struct event_row *ev)
 {
     ev->seq = (uint64_t)query_col_int(q, 0);

@@ -5,9 +5,11 @@
 #include "control/store/sqlite_int.h"
 
 /* The order in which sqlite_sandboxes.c reads a row. */
-#define SANDBOX_COLUMNS                                                                            \
+#define SANDBOX_COLUMNS SANDBOX_COLUMNS_WITH("metadata")
+/* The same with another expression in the place of the metadata. */
+#define SANDBOX_COLUMNS_WITH(metadata)                                                             \
     "id, team_id, host_id, revision, status, state_reason, state_message, status_since, "          \
-    "template, template_id, vcpus, memory_mb, timeout_sec, host_ip, metadata, created_at, "        \
+    "template, template_id, vcpus, memory_mb, timeout_sec, host_ip, " metadata ", created_at, "    \
     "started_at, last_active_at, last_updated"
 
 const char *const sqlite_texts[] = {
@@ -45,9 +47,11 @@ const char *const sqlite_texts[] = {
                          "WHERE have.key = want.key AND have.value = want.value))) "
                          "AND (?11 IS NULL OR created_at < ?11 OR (created_at = ?11 AND id < ?12)) "
                          "ORDER BY created_at DESC, id DESC LIMIT ?13",
-    [SQL_SANDBOX_LIST_LIVE] = "SELECT " SANDBOX_COLUMNS " FROM sandboxes WHERE host_id = ? "
-                              "AND status IN ('pending', 'running', 'pausing', 'paused', "
-                              "'resuming')",
+    [SQL_SANDBOX_LIST_LIVE] = "SELECT " SANDBOX_COLUMNS_WITH(
+        "'{}'") " FROM sandboxes WHERE host_id = ? "
+                "AND status IN ('pending', 'running', 'pausing', 'paused', "
+                "'resuming')",
+    [SQL_SANDBOX_COUNT] = "SELECT status, count(*) FROM sandboxes GROUP BY status",
     [SQL_SANDBOX_STATE] = "SELECT team_id, status, state_reason, revision FROM sandboxes "
                           "WHERE id = ?",
     [SQL_SANDBOX_CHANGE] = "UPDATE sandboxes SET status = ?, state_reason = ?, state_message = ?, "

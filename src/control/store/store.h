@@ -48,9 +48,12 @@ struct store_ops {
     /* Newest first. */
     int (*sandbox_list)(struct store *s, const struct sandbox_query *q, struct arena *a,
         struct sandbox_list *ret, struct err *e);
-    /* All rows of a host that are neither stopped nor error, in no order. */
+    /* All rows of a host that are neither stopped nor error, in no order and
+     * without their metadata. */
     int (*sandbox_list_live)(struct store *s, const struct host_id *host, struct arena *a,
         struct sandbox_list *ret, struct err *e);
+    /* How many rows there are in each status; `ret` has SANDBOX_STATUS_COUNT. */
+    int (*sandbox_count)(struct store *s, uint64_t *ret, struct err *e);
     /* A transition: the row and its event. ERR_CONFLICT when the row's revision is newer than the
      * change's; ERR_NOT_FOUND. */
     int (*sandbox_change)(struct store *s, const struct sandbox_id *id,

@@ -16,9 +16,10 @@
 #include "control/service/service.h"
 #include "http/client.h"
 
-enum { PATIENCE_MS = 30000, POLL_MS = 10, LOCK_WAIT_MS = 100 };
+enum { PATIENCE_MS = 30000, POLL_MS = 20, GAP_MS = 5, LOCK_WAIT_MS = 100 };
 
 int fixture_full_every_ms = 1;
+int fixture_poll_ms = POLL_MS;
 
 void fixture_start_control(struct fixture *f)
 {
@@ -31,7 +32,8 @@ void fixture_start_control(struct fixture *f)
         .dir = tmpdir_file(&f->dir, "var", data),
         .agent_socket = tmpdir_file(&f->dir, "agent.sock", socket_path),
         .listen_ipv4 = "127.0.0.1",
-        .poll_ms = POLL_MS,
+        .poll_ms = fixture_poll_ms,
+        .gap_ms = GAP_MS,
         .full_every_ms = fixture_full_every_ms,
         .lock_wait_ms = LOCK_WAIT_MS,
     };

@@ -28,6 +28,8 @@ struct answer {
 
 /* How often the reconciler asks for everything; set before the setup. Default 1: with each poll. */
 extern int fixture_full_every_ms;
+/* At most between two polls. */
+extern int fixture_poll_ms;
 
 /* cmocka's setup and teardown. */
 int fixture_setup(void **state);

@@ -48,6 +48,7 @@ static void changed(struct fake_agent *a, struct fake_sandbox *b)
 {
     b->revision++;
     b->changed_at = ++a->host_revision;
+    (void)pthread_cond_broadcast(&a->changed);
 }
 
 /* Counts the call, waits while it is held, fails as scripted. The mutex is held. */
@@ -132,12 +133,65 @@ static int on_destroy(struct rpc_call *call, const void *req, void *resp, struct
     if (b)
         b->id[0] = '\0';
     a->host_revision++;
+    (void)pthread_cond_broadcast(&a->changed);
     return 0;
+}
+
+static void take_acks(struct fake_agent *a, const struct agent_list_request *r)
+{
+    struct agent_acknowledged *const *acks = r->ack_auto_paused.items;
+    for (size_t i = 0; i < r->ack_auto_paused.n; i++)
+        if (slice_is(acks[i]->id, a->auto_paused)) {
+            a->auto_paused[0] = '\0';
+            a->acked_revision = acks[i]->revision;
+        }
+}
+
+static void wait_for_change(struct fake_agent *a, const struct agent_list_request *r)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += r->wait_ms / 1000;
+    until.tv_nsec += (long)(r->wait_ms % 1000) * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    a->wait_ms = r->wait_ms;
+    while (a->waits && !a->stopping && a->host_revision <= r->since_revision)
+        if (pthread_cond_timedwait(&a->changed, &a->mutex, &until) != 0)
+            break;
+}
+
+static void fill_templates(
+    struct fake_agent *a, struct arena *arena, struct agent_list_response *out)
+{
+    struct agent_template_info **list = arena_calloc(arena, 2, sizeof *list);
+    struct agent_template_info *infos = arena_calloc(arena, 2, sizeof *infos);
+    infos[0] = (struct agent_template_info){.name = SLICE_LIT("minimal"),
+        .size_bytes = 4096,
+        .default_user = SLICE_LIT("root"),
+        .created_at_ms = 1000};
+    infos[1] = (struct agent_template_info){.name = SLICE_LIT("base"),
+        .size_bytes = 8192,
+        .default_user = SLICE_LIT("user"),
+        .created_at_ms = 2000,
+        .building = a->building};
+    list[0] = &infos[0];
+    list[1] = &infos[1];
+    out->base_templates = (struct rpc_list){list, 2};
+}
+
+static void fill_auto_paused(
+    struct fake_agent *a, struct arena *arena, struct agent_list_response *out)
+{
+    struct slice *one = arena_alloc(arena, sizeof *one);
+    *one = dup_text(arena, a->auto_paused);
+    out->auto_paused_sandbox_ids = (struct rpc_list){one, a->auto_paused[0] ? 1 : 0};
 }
 
 static int on_list(struct rpc_call *call, const void *req, void *resp, struct err *e)
 {
     static const struct slice names[] = {SLICE_LIT("minimal"), SLICE_LIT("base")};
+    static struct agent_capacity capacity = {4096, 1024, 16, 2, 1 << 30};
     struct fake_agent *a = call->ctx;
     const struct agent_list_request *r = req;
     struct agent_list_response *out = resp;
@@ -146,6 +200,8 @@ static int on_list(struct rpc_call *call, const void *req, void *resp, struct er
     MUTEX_GUARD(&a->mutex);
     if (enter(a, call, AGENT_LIST, e) < 0)
         return -1;
+    take_acks(a, r);
+    wait_for_change(a, r);
     for (size_t i = 0; i < FAKE_SANDBOXES_MAX; i++)
         if (a->boxes[i].id[0] && a->boxes[i].changed_at > r->since_revision)
             infos[out->sandboxes.n++] = to_info(call->arena, &a->boxes[i]);
@@ -154,8 +210,11 @@ static int on_list(struct rpc_call *call, const void *req, void *resp, struct er
     out->cluster_id = dup_text(call->arena, a->cluster_id);
     out->agent_epoch = a->epoch;
     out->host_revision = a->host_revision;
-    out->full = r->since_revision == 0;
-    out->templates = (struct rpc_list){(void *)(uintptr_t)names, ARRAY_LEN(names)};
+    out->full = r->since_revision == 0 && !a->incomplete;
+    out->capacity = &capacity;
+    fill_templates(a, call->arena, out);
+    fill_auto_paused(a, call->arena, out);
+    out->templates = (struct rpc_list){(void *)(uintptr_t)names, a->building ? 1 : 2};
     return 0;
 }
 
@@ -265,6 +324,7 @@ void fake_agent_listen(struct fake_agent *a)
         .ctx = a,
         .arena_bytes_max = (size_t)2 * LIMIT_RPC_MESSAGE_BYTES,
     };
+    a->stopping = false;
     a->server = config.listen_fd < 0 ? NULL : http_server_start(&config, &e);
     if (!a->server)
         fail_msg("%s", e.msg);
@@ -285,6 +345,11 @@ void fake_agent_start(struct fake_agent *a, const char *socket_path)
 
 void fake_agent_close(struct fake_agent *a)
 {
+    {
+        MUTEX_GUARD(&a->mutex);
+        a->stopping = true;
+        (void)pthread_cond_broadcast(&a->changed);
+    }
     http_server_stop(a->server);
     a->server = NULL;
     (void)unlink(a->path);
@@ -375,6 +440,17 @@ void fake_forget(struct fake_agent *a, const char *id)
     if (b)
         b->id[0] = '\0';
     a->host_revision++;
+}
+
+void fake_wait_gone(struct fake_agent *a, const char *id)
+{
+    struct timespec until = patience();
+    MUTEX_GUARD(&a->mutex);
+    while (find(a, slice_cstr(id)))
+        if (pthread_cond_timedwait(&a->changed, &a->mutex, &until) != 0) {
+            print_error("the host still has %s\n", id);
+            abort();
+        }
 }
 
 bool fake_has(struct fake_agent *a, const char *id)

@@ -33,6 +33,13 @@ struct fake_agent {
     uint64_t epoch;
     uint64_t host_revision;
     struct fake_sandbox boxes[FAKE_SANDBOXES_MAX];
+    bool waits;      /* lists wait for a change as long as they may */
+    bool stopping;   /* nothing waits any more */
+    bool incomplete; /* lists say that they are not full: a recovery is under way */
+    bool building;   /* the template "base" is not there yet */
+    char auto_paused[ID_TEXT_MAX + 1]; /* named among the auto-paused, until acknowledged */
+    uint64_t acked_revision;           /* of the last acknowledgement */
+    int32_t wait_ms;                   /* that the last list asked for */
 
     struct err fail[AGENT_METHOD_COUNT]; /* kind ERR_NONE: it works */
     bool held[AGENT_METHOD_COUNT];       /* calls wait while set, before they do anything */
@@ -74,6 +81,8 @@ void fake_wait_polled(struct fake_agent *a);
 void fake_set(struct fake_agent *a, const char *id, const char *status, const char *reason);
 /* The host forgets it. */
 void fake_forget(struct fake_agent *a, const char *id);
+/* Waits until the host has it no more. */
+void fake_wait_gone(struct fake_agent *a, const char *id);
 bool fake_has(struct fake_agent *a, const char *id);
 
 #endif

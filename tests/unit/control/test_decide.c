@@ -105,7 +105,8 @@ static void a_row_that_is_over_destroys(void **state)
     assert_int_equal(reconcile_decide(&full, &destroyed, &said), RECONCILE_DESTROY);
     assert_int_equal(reconcile_decide(&full, &gone, &said), RECONCILE_DESTROY);
     assert_int_equal(reconcile_decide(&full, &failed, &said), RECONCILE_DESTROY);
-    said = (struct reconcile_report){SANDBOX_STOPPED, REASON_DESTROYED, 8};
+    said = (struct reconcile_report){
+        .status = SANDBOX_STOPPED, .reason = REASON_DESTROYED, .revision = 8};
     assert_int_equal(reconcile_decide(&full, &destroyed, &said), RECONCILE_NOTHING);
 }
 
@@ -128,7 +129,7 @@ static void unknown_to_the_database_is_reported(void **state)
     assert_int_equal(reconcile_decide(&full, NULL, NULL), RECONCILE_NOTHING);
 }
 
-static void creates_that_nobody_waits_for_end(void **state)
+static void creates_of_a_dead_control_plane_are_settled(void **state)
 {
     struct sandbox_row row = row_of(SANDBOX_PENDING, REASON_NONE);
     struct reconcile_report running = report_of(SANDBOX_RUNNING, 2);
@@ -136,8 +137,8 @@ static void creates_that_nobody_waits_for_end(void **state)
     struct reconcile_report pending = report_of(SANDBOX_PENDING, 1);
     assert_int_equal(reconcile_decide(&full, &row, NULL), RECONCILE_FAIL);
     assert_int_equal(reconcile_decide(&partial, &row, NULL), RECONCILE_NOTHING);
-    assert_int_equal(reconcile_decide(&full, &row, &running), RECONCILE_ABANDON);
-    assert_int_equal(reconcile_decide(&full, &row, &failed), RECONCILE_ABANDON);
+    assert_int_equal(reconcile_decide(&full, &row, &running), RECONCILE_APPLY);
+    assert_int_equal(reconcile_decide(&full, &row, &failed), RECONCILE_APPLY);
     assert_int_equal(reconcile_decide(&full, &row, &pending), RECONCILE_NOTHING);
 }
 
@@ -169,7 +170,7 @@ int main(void)
         cmocka_unit_test(a_row_that_is_over_destroys),
         cmocka_unit_test(only_a_row_that_is_over_destroys),
         cmocka_unit_test(unknown_to_the_database_is_reported),
-        cmocka_unit_test(creates_that_nobody_waits_for_end),
+        cmocka_unit_test(creates_of_a_dead_control_plane_are_settled),
         cmocka_unit_test(a_changed_row_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * GET /metrics: Prometheus text, version 0.0.4.
+ *
+ * Label values are names of ours or checked ids, so nothing is ever escaped.
+ */
+#include "control/api/api_int.h"
+
+#include <inttypes.h>
+
+enum { METRICS_BODY_MAX = 256 * 1024, MS_PER_SEC = 1000 };
+
+static void family(struct buf *b, const char *name, const char *type, const char *help)
+{
+    buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void gauge(struct buf *b, const char *name, const char *help, int64_t v)
+{
+    family(b, name, "gauge", help);
+    buf_printf(b, "%s %" PRId64 "\n", name, v);
+}
+
+static void write_sandboxes(struct buf *b, const struct service_stats *s)
+{
+    family(b, "torpor_sandboxes", "gauge", "Sandboxes in the database by status.");
+    for (int i = 0; i < SANDBOX_STATUS_COUNT; i++)
+        buf_printf(b, "torpor_sandboxes{status=\"%s\"} %" PRIu64 "\n",
+            sandbox_status_name((enum sandbox_status)i), s->sandboxes[i]);
+    gauge(b, "torpor_removals_pending", "Sandboxes that are over and not yet off the host.",
+        (int64_t)s->removals);
+}
+
+static void write_unknown(struct buf *b, const struct service_stats *s)
+{
+    gauge(b, "torpor_unknown_sandboxes", "Sandboxes that the host has and the database has not.",
+        (int64_t)s->n_unknown);
+    if (s->n_unknown == 0)
+        return;
+    family(b, "torpor_unknown_sandbox", "gauge", "The first of them by id.");
+    for (size_t i = 0; i < s->n_unknown && i < UNKNOWN_MAX; i++)
+        buf_printf(b, "torpor_unknown_sandbox{sandbox_id=\"%s\"} 1\n", s->unknown[i]);
+}
+
+static void write_host(struct buf *b, const struct service_stats *s)
+{
+    gauge(b, "torpor_agent_up", "1 when the last look at the host's agent worked.", s->agent_up);
+    if (s->poll_age_ms >= 0) {
+        family(b, "torpor_agent_poll_age_seconds", "gauge", "Since the agent's last answer.");
+        buf_printf(b, "torpor_agent_poll_age_seconds %" PRId64 ".%03" PRId64 "\n",
+            s->poll_age_ms / MS_PER_SEC, s->poll_age_ms % MS_PER_SEC);
+    }
+    if (s->host.text[0]) {
+        family(b, "torpor_host_info", "gauge", "The host that answered last.");
+        buf_printf(b, "torpor_host_info{host_id=\"%s\"} 1\n", s->host.text);
+    }
+    if (!s->has_capacity)
+        return;
+    gauge(b, "torpor_host_memory_mb_total", "Memory that sandboxes may have together.",
+        s->memory_mb_total);
+    gauge(b, "torpor_host_memory_mb_used", "Memory that sandboxes have.", s->memory_mb_used);
+    gauge(b, "torpor_host_slots_total", "Sandboxes that may run at once.", s->slots_total);
+    gauge(b, "torpor_host_slots_used", "Network slots in use.", s->slots_used);
+    gauge(b, "torpor_host_disk_free_bytes", "Free bytes of the data folder.", s->disk_free_bytes);
+}
+
+static void write_requests(struct buf *b, const struct api *api)
+{
+    family(b, "torpor_http_requests_total", "counter", "Answers by route and status class.");
+    for (size_t i = 0; i <= n_api_routes; i++)
+        for (int class = 0; class < STATUS_CLASSES; class ++) {
+            uint64_t n = __atomic_load_n(&api->answers[i][class], __ATOMIC_RELAXED);
+            if (n > 0)
+                buf_printf(b,
+                    "torpor_http_requests_total{method=\"%s\",route=\"%s\",class=\"%dxx\"} %" PRIu64
+                    "\n",
+                    i < n_api_routes ? api_routes[i].method : "",
+                    i < n_api_routes ? api_routes[i].path : "", class + 1, n);
+        }
+}
+
+int meta_metrics(struct call *c, struct err *e)
+{
+    AUTO_BUF struct buf body = BUF_INIT(METRICS_BODY_MAX);
+    struct service_stats stats;
+    if (service_stats(c->service, &stats, e) < 0)
+        return -1;
+    write_sandboxes(&body, &stats);
+    write_unknown(&body, &stats);
+    write_host(&body, &stats);
+    write_requests(&body, c->api);
+    if (body.failed)
+        return err_set(e, ERR_NOMEM, "the answer does not fit into memory");
+    return reply_bytes(c, HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", buf_slice(&body));
+}
