@@ -40,6 +40,7 @@ struct http_conn {
     uint64_t unsent_bytes;
     int n_informational;
     bool method_is_head;
+    bool upgrade; /* 101 is an answer */
     bool keep;
 };
 
@@ -98,7 +99,8 @@ static bool visible_ascii(const char *s)
 /* Headers that http_send makes itself. */
 static bool is_ours(struct slice name)
 {
-    static const char *const ours[] = {"Host", "Connection", "Content-Length", "Transfer-Encoding"};
+    static const char *const ours[] = {
+        "Host", "Connection", "Content-Length", "Transfer-Encoding", "Upgrade"};
     for (size_t i = 0; i < ARRAY_LEN(ours); i++)
         if (slice_eq_nocase(name, slice_cstr(ours[i])))
             return true;
@@ -118,6 +120,9 @@ static int check_call(const struct http_call *call, struct err *e)
         if (!http_is_token(h->name) || !http_is_field_value(h->value) || is_ours(h->name))
             return err_set(e, ERR_INVALID, "bad request header");
     }
+    if (call->upgrade && (!http_is_field_value(slice_cstr(call->upgrade)) ||
+                             call->body_length > 0 || call->body_length == HTTP_BODY_STREAM))
+        return err_set(e, ERR_INVALID, "bad upgrade");
     if (call->body_length < HTTP_BODY_STREAM ||
         (call->body_length >= 0 && call->body.n > (uint64_t)call->body_length))
         return err_set(e, ERR_INVALID, "request body longer than its length");
@@ -150,6 +155,8 @@ static void append_head(const struct http_call *call, struct buf *b)
     append_header(b, SLICE_LIT("Host"), slice_cstr(call->host));
     for (size_t i = 0; i < call->n_headers; i++)
         append_header(b, call->headers[i].name, call->headers[i].value);
+    if (call->upgrade)
+        buf_printf(b, "Connection: Upgrade\r\nUpgrade: %s\r\n", call->upgrade);
     if (call->body_length == HTTP_BODY_STREAM)
         buf_append_cstr(b, "Transfer-Encoding: chunked\r\n");
     else if (!says_no_length(call))
@@ -182,7 +189,7 @@ static int parse_head(struct http_conn *c, struct err *e)
         if (n == 0)
             return 0;
         c->in.at += (size_t)n;
-        if (c->head.status >= 200)
+        if (c->head.status >= 200 || (c->head.status == 101 && c->upgrade))
             return 1;
         http_input_next(&c->in);
         if (c->head.status == 101 || ++c->n_informational > INFORMATIONAL_MAX) {
@@ -200,6 +207,8 @@ static void begin_body(struct http_conn *c)
         &c->body, c->method_is_head ? HTTP_BODY_NONE : c->head.framing, c->head.content_length);
     c->keep = c->keep && c->head.keep_alive;
     c->stage = STAGE_BODY;
+    if (c->head.status == 101)
+        c->keep = false;
 }
 
 static int head_ended_early(struct http_conn *c, int errnum, struct err *e)
@@ -260,6 +269,7 @@ static void begin_exchange(struct http_conn *c, const struct http_call *call)
     http_input_done(&c->in);
     c->stage = STAGE_HEAD;
     c->n_informational = 0;
+    c->upgrade = call->upgrade != NULL;
     c->method_is_head = strcmp(call->method, "HEAD") == 0;
     c->unsent = UNSENT_NOTHING;
     c->unsent_bytes = 0;
@@ -340,6 +350,21 @@ int http_recv_head(
             return -1;
     *ret = &c->head;
     return 0;
+}
+
+int http_conn_take(struct http_conn *c, struct buf *early, struct err *e)
+{
+    struct slice unread = http_input_unread(&c->in);
+    int fd = c->in.fd;
+    assert(c->stage == STAGE_BODY && c->head.status == 101);
+    if (unread.n > early->max - early->len)
+        return err_set(e, ERR_TOO_LARGE, "more than %zu early bytes", early->max);
+    buf_append_slice(early, unread);
+    if (early->failed)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    http_input_done(&c->in);
+    free(c);
+    return fd;
 }
 
 static int receiving_failed(struct http_conn *c, struct err *e)

@@ -27,6 +27,7 @@ struct http_call {
     size_t n_headers;
     struct slice body;   /* sent with the head */
     int64_t body_length; /* HTTP_BODY_IS_SLICE, or a length streamed later, or HTTP_BODY_STREAM */
+    const char *upgrade; /* protocol to switch to, without a body; NULL: none */
 };
 #define HTTP_BODY_IS_SLICE                                                                         \
     (-1)                      /* Content-Length of `body`; none for a bodiless GET, HEAD, DELETE */
@@ -46,6 +47,10 @@ int http_send_end(struct http_conn *c, int64_t deadline, struct err *e);
  * new connection if it is idempotent. */
 int http_recv_head(
     struct http_conn *c, const struct http_response_head **ret, int64_t deadline, struct err *e);
+/* After a head with status 101, which only comes to a call with `upgrade`: the descriptor becomes
+ * the caller's, and the bytes that came behind the head are appended to `early`. The connection is
+ * freed. ERR_NOMEM and ERR_TOO_LARGE (of `early`, at most 40 KiB) leave all as it was. */
+int http_conn_take(struct http_conn *c, struct buf *early, struct err *e);
 /* Body bytes: > 0, 0 at the end, -1. A body that ends early is ERR_PROTOCOL. */
 ssize_t http_recv_body(struct http_conn *c, void *dst, size_t n, int64_t deadline, struct err *e);
 /* Appends the rest of the body; ERR_TOO_LARGE beyond the buffer's bound. */

@@ -60,7 +60,8 @@ static void list_remove(struct http_server *s, struct server_conn *c)
 void server_conn_free(struct http_server *s, struct server_conn *c)
 {
     list_remove(s, c);
-    (void)close(c->in.fd);
+    if (c->in.fd >= 0)
+        (void)close(c->in.fd);
     http_input_done(&c->in);
     free(c);
 }
@@ -75,7 +76,7 @@ void server_conn_take_locked(struct http_server *s, struct server_conn *c)
 /* Gives the connection a deadline; the one of a half-received thing stays what it was. */
 static void set_deadline(struct http_server *s, struct server_conn *c, enum conn_timer *ret_timer)
 {
-    bool idle = c->phase == CONN_HEAD && c->in.buf.len == 0;
+    bool idle = c->phase == CONN_HEAD && c->in.buf.len == 0 && !c->over;
     int64_t ms = s->config.head_timeout_ms;
     *ret_timer = TIMER_HEAD;
     if (idle) {
@@ -172,8 +173,10 @@ static enum conn_next linger(struct server_conn *c)
 static enum conn_next after_exchange(const struct http_exchange *x)
 {
     struct server_conn *c = x->conn;
-    if (x->reply == REPLY_BROKEN)
+    if (x->reply == REPLY_BROKEN || x->reply == REPLY_TAKEN)
         return NEXT_CLOSE;
+    if (x->reply == REPLY_UPGRADED)
+        return linger(c);
     if (x->close) {
         bool all_read = c->body.ended && http_input_unread(&c->in).n == 0 && x->error_status == 0;
         return all_read ? NEXT_CLOSE : linger(c);
@@ -283,7 +286,8 @@ static void adopt(struct http_server *s, int fd)
         return;
     }
     (void)TAKE_FD(owned);
-    if (over) {
+    c->over = over;
+    if (over && !config->classify) {
         err_set(&why, ERR_NO_CAPACITY, "too many connections");
         if (refuse(s, c, &why) == NEXT_CLOSE) {
             server_conn_free(s, c);

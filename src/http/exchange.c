@@ -34,13 +34,38 @@ static void complete(struct http_exchange *x)
         http_reply_abort(x);
 }
 
+static void answer_error(struct http_exchange *x, const struct err *why)
+{
+    const struct http_server_config *config = &x->server->config;
+    if (config->on_error)
+        config->on_error(x, why, config->ctx);
+    if (x->reply == REPLY_NONE && why->kind == ERR_NO_CAPACITY)
+        http_reply_header(x, "Retry-After", "%d", config->retry_after_sec);
+    complete(x);
+}
+
+/* A full class: the connection stays, the client may come again. */
+static void refuse_class(struct http_exchange *x, const struct err *why)
+{
+    x->error_status = http_status_from_kind(why->kind);
+    x->close = x->conn->over;
+    answer_error(x, why);
+}
+
 void exchange_run(struct http_exchange *x)
 {
     struct http_server *s = x->server;
+    struct err why;
     x->continue_due = x->head.expect_continue && http_input_unread(&x->conn->in).n == 0;
+    x->close = x->conn->over;
+    if (server_class_enter(x, &why) < 0) {
+        refuse_class(x, &why);
+        return;
+    }
     server_pool_reserve(s);
     s->config.handler(x, s->config.ctx);
     complete(x);
+    server_class_leave(x);
 }
 
 /* The statuses that belong to receiving a head, not to the error's kind. */
@@ -57,12 +82,9 @@ static int refusal_status(const struct err *why)
 
 void exchange_refuse(struct http_exchange *x, const struct err *why)
 {
-    const struct http_server_config *config = &x->server->config;
     x->close = true;
     x->error_status = refusal_status(why);
-    if (config->on_error)
-        config->on_error(x, why, config->ctx);
-    complete(x);
+    answer_error(x, why);
 }
 
 const struct http_request_head *http_request(const struct http_exchange *x)

@@ -423,6 +423,15 @@ struct slice http_header_find(const struct http_header *headers, size_t n, const
     return slice_of(NULL, 0);
 }
 
+bool http_header_has(
+    const struct http_header *headers, size_t n, const char *name, const char *token)
+{
+    for (size_t i = 0; i < n; i++)
+        if (name_is(&headers[i], name) && list_has(headers[i].value, token))
+            return true;
+    return false;
+}
+
 static int hex_value(char c)
 {
     if (c >= '0' && c <= '9')

@@ -54,6 +54,10 @@ ssize_t http_parse_response(const char *p, size_t n, struct http_response_head *
 /* The first header of that name (case ignored); the empty slice with p == NULL when absent. */
 struct slice http_header_find(const struct http_header *headers, size_t n, const char *name);
 
+/* True when a header of that name, a comma-separated list, has the token (case ignored). */
+bool http_header_has(
+    const struct http_header *headers, size_t n, const char *name, const char *token);
+
 /* Chunked decoding in place of reads: feed bytes, get runs of body bytes. */
 struct http_chunks {
     int state; /* private */

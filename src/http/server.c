@@ -2,6 +2,7 @@
 /* Starting and stopping a server. */
 #include "http/server.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
@@ -39,6 +40,7 @@ static void set_defaults(struct http_server_config *c)
     set_default_ms(&c->head_timeout_ms, 10000);
     set_default_ms(&c->idle_timeout_ms, 60000);
     set_default_ms(&c->io_timeout_ms, 30000);
+    set_default_ms(&c->retry_after_sec, 1);
     if (c->stack_bytes < (size_t)PTHREAD_STACK_MIN)
         c->stack_bytes = (size_t)PTHREAD_STACK_MIN;
 }
@@ -82,6 +84,10 @@ static struct http_server *server_new(const struct http_server_config *config)
         return NULL;
     s->config = *config;
     set_defaults(&s->config);
+    assert(config->n_classes <= HTTP_CLASSES_MAX);
+    for (size_t i = 0; i < config->n_classes; i++)
+        s->classes[i] = (struct class_state){config->classes[i].name, config->classes[i].max, 0};
+    s->config.classes = NULL; /* the caller's array may go */
     s->epoll_fd = s->stop_fd = s->timer_fd = -1;
     s->timer_at = s->accept_again_at = DEADLINE_NEVER;
     init_lock(s);

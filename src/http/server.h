@@ -26,12 +26,31 @@ typedef void http_error_handler(struct http_exchange *x, const struct err *why, 
 /* Decides whether a fresh connection is served, e.g. by SO_PEERCRED. False closes it. */
 typedef bool http_accept_filter(int fd, void *ctx);
 
+/* A kind of work with a bound of its own, e.g. requests, streams, tunnels. A request is in its
+ * class for as long as its handler runs. */
+struct http_class {
+    const char *name; /* for the refusal; outlives the server */
+    size_t max;       /* requests in their handlers at once; 0: no bound */
+};
+enum { HTTP_CLASSES_MAX = 8, HTTP_CLASS_RESERVED = -1 };
+/* The index of the request's class. HTTP_CLASS_RESERVED: never refused, for health checks; such
+ * handlers must not block. */
+typedef int http_classifier(const struct http_request_head *h, void *ctx);
+
 struct http_server_config {
     int listen_fd; /* the server owns it once started */
     http_handler *handler;
     http_error_handler *on_error;      /* NULL: a bare status */
     http_accept_filter *accept_filter; /* NULL: everyone */
     void *ctx;
+    /* With `classify`, what is beyond a class's bound, or would take the last of threads_max
+     * workers from the reserved class, goes to on_error with ERR_NO_CAPACITY: 503, with a
+     * Retry-After of its own or, in a bare status, ours. The connection is kept. NULL: no classes,
+     * no bounds. */
+    http_classifier *classify;
+    const struct http_class *classes; /* copied; at most HTTP_CLASSES_MAX */
+    size_t n_classes;
+    int retry_after_sec;    /* of a bare 503; 0: 1 */
     size_t threads_max;     /* 0: 64 */
     size_t connections_max; /* 0: 4096; beyond, new ones get 503 */
     size_t stack_bytes;     /* 0: 256 KiB */
@@ -47,6 +66,8 @@ struct http_server *http_server_start(const struct http_server_config *config, s
  * POLLRDHUP, waits for the handlers, frees. What still sends after 5 s is cut. NULL is fine. Not
  * from a handler. */
 void http_server_stop(struct http_server *s);
+/* How many requests of that class are in their handlers. Any thread. */
+size_t http_server_class_busy(struct http_server *s, size_t class);
 
 /* --- inside a handler; all of one exchange on the handler's thread --- */
 
@@ -54,6 +75,7 @@ const struct http_request_head *http_request(const struct http_exchange *x);
 /* In an error handler: the status to answer, which the error's kind alone does not tell (408, 414,
  * 505 are not what a handler's own timeout, size or version error would be). 500 elsewhere. */
 int http_error_status(const struct http_exchange *x);
+/* The first header of that name; p == NULL when absent. */
 struct slice http_request_header(const struct http_exchange *x, const char *name);
 /* Decoded value of the first query parameter of that name; false when absent or malformed. The text
  * lives in the exchange's arena. */
@@ -91,6 +113,23 @@ int http_reply_end(struct http_exchange *x, struct err *e);
 /* Cuts the connection, so that a reply that broke half-way is visibly broken. */
 void http_reply_abort(struct http_exchange *x);
 bool http_reply_begun(const struct http_exchange *x);
+
+/* --- leaving HTTP (upgrade.c) --- */
+
+/* True when the client asks for that protocol: Connection: upgrade and Upgrade name it. */
+bool http_wants_upgrade(const struct http_exchange *x, const char *protocol);
+/* Answers 101 with the headers added before. From here on http_fd speaks that protocol, the handler
+ * reads and writes it directly (it does not block; use deadlines), and no other reply is possible.
+ * A stopping server shuts it down for reading. The connection ends when the handler returns, after
+ * what was sent has been taken by the client. ERR_INVALID (unanswered) for a request with a body.
+ */
+int http_reply_upgrade(struct http_exchange *x, const char *protocol, struct err *e);
+/* After http_reply_upgrade: what the client sent behind its head. Lives as long as the handler. */
+struct slice http_early_bytes(const struct http_exchange *x);
+/* After http_reply_upgrade: the descriptor becomes the caller's (non-blocking); the server forgets
+ * it, also when it stops. http_fd is -1 then; http_early_bytes still answers. */
+int http_take_fd(struct http_exchange *x);
+
 /* True once the client has closed its end (also while the handler is busy elsewhere), or the server
  * stops. A handler that waits can poll http_fd for POLLRDHUP: it reports both. */
 bool http_peer_gone(const struct http_exchange *x);

@@ -12,7 +12,8 @@
  * - `struct http_exchange`: lives on the stack of the worker that serves it.
  *
  * pool.c runs the workers, conn.c moves connections between epoll and workers, exchange.c is the
- * request as a handler sees it, reply.c the response, server.c starts and stops.
+ * request as a handler sees it, reply.c the response, upgrade.c the way out of HTTP, class.c bounds
+ * kinds of work, server.c starts and stops.
  */
 #ifndef TORPOR_HTTP_SERVER_INT_H
 #define TORPOR_HTTP_SERVER_INT_H
@@ -55,9 +56,16 @@ struct server_conn {
     bool expired;    /* under lock; its deadline has passed and it was shut down for reading */
     bool parked;     /* under lock; in a timer list */
     bool registered; /* in the epoll set, armed or not */
+    bool over;       /* beyond connections_max: only the reserved class is served, once */
     enum conn_timer timer;
     struct conn_link all;
     struct conn_link timed;
+};
+
+struct class_state {
+    const char *name;
+    size_t max;
+    size_t busy;
 };
 
 struct http_server {
@@ -74,13 +82,22 @@ struct http_server {
     struct conn_list timers[TIMER_COUNT];
     int64_t timer_at;        /* what timer_fd is set to, DEADLINE_NEVER when off */
     int64_t accept_again_at; /* after running out of descriptors; DEADLINE_NEVER otherwise */
+    struct class_state classes[HTTP_CLASSES_MAX];
+    size_t n_classed; /* requests of any class but the reserved one in their handlers */
     size_t n_workers;
     size_t n_waiting;    /* of them in, or on the way to, epoll_wait */
     pthread_t last_left; /* the worker that left last, to be joined by the next one */
     bool has_last_left;
 };
 
-enum reply_state { REPLY_NONE, REPLY_STREAM, REPLY_DONE, REPLY_BROKEN };
+enum reply_state {
+    REPLY_NONE,
+    REPLY_STREAM,
+    REPLY_DONE,
+    REPLY_BROKEN,
+    REPLY_UPGRADED, /* 101: the descriptor speaks something else */
+    REPLY_TAKEN     /* and is no longer ours */
+};
 
 struct http_exchange {
     struct http_server *server;
@@ -92,6 +109,7 @@ struct http_exchange {
     enum err_kind broken_kind; /* why, where the reply is broken */
     int64_t deadline;          /* of waiting for the client, in all */
     int error_status;          /* not 0 in an error handler */
+    int class;                 /* counted in, or HTTP_CLASS_RESERVED */
     bool continue_due;         /* the client waits for 100 Continue */
     bool close;                /* this exchange is the connection's last */
     bool bodiless;             /* HEAD, 204, 304 */
@@ -126,6 +144,12 @@ void exchange_refuse(struct http_exchange *x, const struct err *why);
 void exchange_done(struct http_exchange *x);
 /* How long a read or write that begins now may wait for the client. */
 struct http_patience exchange_patience(const struct http_exchange *x);
+
+/* class.c */
+/* Before a handler runs. -1 with ERR_NO_CAPACITY when the request's class is full. */
+int server_class_enter(struct http_exchange *x, struct err *why);
+/* After it; nothing was counted: nothing happens. */
+void server_class_leave(struct http_exchange *x);
 
 /* reply.c */
 /* A status and nothing else. */
