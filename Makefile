@@ -24,7 +24,7 @@ setup_bench := CC=gcc meson setup --buildtype=release -Doptimization=2
 setup_test := CC=gcc meson setup --buildtype=debugoptimized --werror -Db_sanitize=address,undefined
 setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 
-.PHONY: help build release guest test-build clang test-data setup-build setup-test \
+.PHONY: help build release guest test-build clang test-data test-node setup-build setup-test \
 	up down image-base test bench fmt lint clean
 
 # $(call compile,FOLDER): first configures again if a build file has changed, which is of interest
@@ -90,7 +90,7 @@ image-base:
 
 # One after the other, also with make -j: the output is for people, and the last line counts.
 test:
-	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang test-data
+	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang test-data test-node
 	@$(tools)/run-tests.sh $(build)/test
 
 # Kernel and images for the tests that boot VMs. Those need root too and say so themselves.
@@ -104,6 +104,10 @@ test-data: guest
 	else \
 		echo "== not root: no VMs can be tested, so no kernel and images for them"; \
 	fi
+
+# Real clients for the conformance tests. Where npm has no registry these tests are skipped.
+test-node: setup-test
+	@$(tools)/node.sh || [ $$? -eq 75 ]
 
 bench: setup-test test-data $(build)/bench/build.ninja
 	@echo "== building the benchmarks (build/bench)"
