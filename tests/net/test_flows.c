@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Guests that use the network as they may, and what happens to it when a slot changes hands. */
+#include "flow.h"
 #include "machine.h"
 #include "wire.h"
 #include "world.h"
@@ -57,75 +58,6 @@ static void scene_close(struct scene *s)
         fail_msg("%s", e.msg);
 }
 
-static struct sockaddr_in address(const char *ip, uint16_t port)
-{
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(port)};
-    assert_int_equal(inet_pton(AF_INET, ip, &sa.sin_addr), 1);
-    return sa;
-}
-
-static int guest_connect(const struct machine *m, const char *ip, uint16_t port, int ms)
-{
-    struct err e = {0};
-    int home = machine_enter(m);
-    int fd = sock_connect_tcp(ip, port, deadline_in_ms(ms), &e);
-    world_leave(home);
-    return fd;
-}
-
-static int guest_udp(const struct machine *m, uint16_t port)
-{
-    const struct sockaddr_in sa = address("0.0.0.0", port);
-    int home = machine_enter(m);
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (const struct sockaddr *)&sa, sizeof sa), 0);
-    world_leave(home);
-    return fd;
-}
-
-static void say_to(int fd, const struct sockaddr_in *to, const char *text)
-{
-    assert_int_equal(
-        sendto(fd, text, strlen(text), 0, (const struct sockaddr *)to, sizeof *to), strlen(text));
-}
-
-/* Receives a datagram that must be `text`; stores who sent it. */
-static void hear_from(int fd, struct sockaddr_in *from, const char *text)
-{
-    char got[256] = {0};
-    socklen_t len = sizeof *from;
-    world_wait_readable(fd);
-    assert_true(recvfrom(fd, got, sizeof got - 1, 0, (struct sockaddr *)from, &len) >= 0);
-    assert_string_equal(got, text);
-}
-
-static int accept_from(int listener, char peer[INET_ADDRSTRLEN])
-{
-    struct sockaddr_in sa;
-    socklen_t len = sizeof sa;
-    world_wait_readable(listener);
-    int fd = accept4(listener, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC);
-    assert_true(fd >= 0);
-    (void)inet_ntop(AF_INET, &sa.sin_addr, peer, INET_ADDRSTRLEN);
-    return fd;
-}
-
-/* Both ways, more than a window of it. */
-static void assert_connected(int a, int b)
-{
-    struct err e = {0};
-    static char out[40000];
-    static char in[sizeof out];
-    int64_t deadline = deadline_in_ms(WORLD_WAIT_MS);
-    memset(out, 'x', sizeof out);
-    for (int way = 0; way < 2; way++) {
-        if (io_write_full(way ? b : a, out, sizeof out, deadline, &e) < 0 ||
-            io_read_full(way ? a : b, in, sizeof in, deadline, &e) < 0)
-            fail_msg("%s", e.msg);
-        assert_memory_equal(in, out, sizeof in);
-    }
-}
-
 static void test_tcp_to_the_internet(void **state)
 {
     (void)state;
@@ -134,11 +66,11 @@ static void test_tcp_to_the_internet(void **state)
     char peer[INET_ADDRSTRLEN];
     scene_open(&s, 1);
     AUTO_CLOSE int listener = world_internet_listen(80);
-    AUTO_CLOSE int guest = guest_connect(&s.guest, WORLD_INTERNET_IP, 80, WORLD_WAIT_MS);
+    AUTO_CLOSE int guest = machine_connect(&s.guest, WORLD_INTERNET_IP, 80, WORLD_WAIT_MS);
     assert_true(guest >= 0);
-    AUTO_CLOSE int server = accept_from(listener, peer);
+    AUTO_CLOSE int server = flow_accept(listener, peer);
     assert_string_equal(peer, WORLD_HOST_IP);
-    assert_connected(guest, server);
+    flow_assert_connected(guest, server);
     scene_close(&s);
 }
 
@@ -157,20 +89,20 @@ static void test_host_to_guest(void **state)
     AUTO_CLOSE int host =
         sock_connect_tcp(s.slot.host_ip, GUEST_ENVD_PORT, deadline_in_ms(WORLD_WAIT_MS), &e);
     assert_true(host >= 0);
-    AUTO_CLOSE int guest = accept_from(listener, peer);
+    AUTO_CLOSE int guest = flow_accept(listener, peer);
     assert_string_equal(peer, GUEST_GATEWAY);
-    assert_connected(host, guest);
+    flow_assert_connected(host, guest);
     /* The same with datagrams, on any port; and a policy of none does not cut the host off. */
     assert_int_equal(net_slot_set_policy(s.pool, s.slot.index, NET_POLICY_NONE, &e), 0);
-    AUTO_CLOSE int udp = guest_udp(&s.guest, 9999);
+    AUTO_CLOSE int udp = machine_udp(&s.guest, 9999);
     AUTO_CLOSE int mine = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    const struct sockaddr_in to = address(s.slot.host_ip, 9999);
-    say_to(mine, &to, "ping");
-    hear_from(udp, &from, "ping");
-    say_to(udp, &from, "pong");
-    hear_from(mine, &from, "pong");
+    const struct sockaddr_in to = flow_address(s.slot.host_ip, 9999);
+    flow_say(mine, &to, "ping");
+    flow_hear(udp, &from, "ping");
+    flow_say(udp, &from, "pong");
+    flow_hear(mine, &from, "pong");
     assert_memory_equal(&from.sin_addr, &to.sin_addr, sizeof to.sin_addr);
-    assert_connected(host, guest);
+    flow_assert_connected(host, guest);
     scene_close(&s);
 }
 
@@ -185,22 +117,22 @@ static void test_internet_cannot_reach_guest(void **state)
     scene_open(&s, 1);
     int home = world_enter_internet();
     const struct rtnl_route r = {.link = "inet0",
-        .dst = ntohl(address("10.11.0.0", 0).sin_addr.s_addr),
+        .dst = ntohl(flow_address("10.11.0.0", 0).sin_addr.s_addr),
         .dst_len = 16,
-        .gateway = ntohl(address(WORLD_HOST_IP, 0).sin_addr.s_addr)};
+        .gateway = ntohl(flow_address(WORLD_HOST_IP, 0).sin_addr.s_addr)};
     assert_int_equal(rtnl_route_add(&r, &e), 0);
     world_leave(home);
     AUTO_CLOSE int outside = world_internet_udp(7);
-    AUTO_CLOSE int udp = guest_udp(&s.guest, 9999);
-    const struct sockaddr_in to = address(s.slot.host_ip, 9999);
-    const struct sockaddr_in dns = address("10.11.15.253", 53);
+    AUTO_CLOSE int udp = machine_udp(&s.guest, 9999);
+    const struct sockaddr_in to = flow_address(s.slot.host_ip, 9999);
+    const struct sockaddr_in dns = flow_address("10.11.15.253", 53);
     AUTO_CLOSE int link = wire_ear("tp0-0");
     AUTO_CLOSE int uplink = wire_ear("up0");
-    say_to(outside, &to, "TORPOR-OUTSIDE");
-    say_to(outside, &dns, "TORPOR-OUTSIDE");
+    flow_say(outside, &to, "TORPOR-OUTSIDE");
+    flow_say(outside, &dns, "TORPOR-OUTSIDE");
     AUTO_CLOSE int inside = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    say_to(inside, &to, "from the host");
-    hear_from(udp, &from, "from the host");
+    flow_say(inside, &to, "from the host");
+    flow_hear(udp, &from, "from the host");
     assert_true(wire_heard_mark(uplink, "TORPOR-OUTSIDE"));
     assert_false(wire_heard_mark(link, "TORPOR-OUTSIDE"));
     home = world_enter_internet();
@@ -222,22 +154,22 @@ static void test_host_is_no_router(void **state)
     AUTO_CLOSE int raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
     struct err e = {0};
     const struct rtnl_route r = {.link = "inet0",
-        .dst = ntohl(address("9.9.9.9", 0).sin_addr.s_addr),
+        .dst = ntohl(flow_address("9.9.9.9", 0).sin_addr.s_addr),
         .dst_len = 32,
-        .gateway = ntohl(address(WORLD_HOST_IP, 0).sin_addr.s_addr)};
+        .gateway = ntohl(flow_address(WORLD_HOST_IP, 0).sin_addr.s_addr)};
     assert_int_equal(rtnl_route_add(&r, &e), 0);
     uint8_t frame[WIRE_FRAME_MAX];
     size_t n = wire_build(
         &(struct wire_packet){.src = WORLD_INTERNET_IP, .dst = "9.9.9.9", .mark = mark}, frame);
-    const struct sockaddr_in to = address("9.9.9.9", 0);
+    const struct sockaddr_in to = flow_address("9.9.9.9", 0);
     assert_true(sendto(raw, frame + 14, n - 14, 0, (const struct sockaddr *)&to, sizeof to) > 0);
     world_leave(home);
     AUTO_CLOSE int outside = world_internet_udp(7);
-    AUTO_CLOSE int guest = guest_udp(&s.guest, 5000);
+    AUTO_CLOSE int guest = machine_udp(&s.guest, 5000);
     struct sockaddr_in from;
-    const struct sockaddr_in internet = address(WORLD_INTERNET_IP, 7);
-    say_to(guest, &internet, "sentinel");
-    hear_from(outside, &from, "sentinel");
+    const struct sockaddr_in internet = flow_address(WORLD_INTERNET_IP, 7);
+    flow_say(guest, &internet, "sentinel");
+    flow_hear(outside, &from, "sentinel");
     /* Heard once, as it left; forwarded, it would have come back. */
     size_t times = 0;
     ssize_t got;
@@ -262,22 +194,22 @@ static void test_policy_none_ends_connections(void **state)
     scene_open(&s, 1);
     AUTO_CLOSE int listener = world_internet_listen(80);
     AUTO_CLOSE int outside = world_internet_udp(7);
-    AUTO_CLOSE int udp = guest_udp(&s.guest, 5000);
-    const struct sockaddr_in internet = address(WORLD_INTERNET_IP, 7);
-    say_to(udp, &internet, "hello");
-    hear_from(outside, &guest_side, "hello");
-    say_to(outside, &guest_side, "hello yourself");
-    hear_from(udp, &from, "hello yourself");
+    AUTO_CLOSE int udp = machine_udp(&s.guest, 5000);
+    const struct sockaddr_in internet = flow_address(WORLD_INTERNET_IP, 7);
+    flow_say(udp, &internet, "hello");
+    flow_hear(outside, &guest_side, "hello");
+    flow_say(outside, &guest_side, "hello yourself");
+    flow_hear(udp, &from, "hello yourself");
     assert_int_equal(net_slot_set_policy(s.pool, s.slot.index, NET_POLICY_NONE, &e), 0);
-    assert_int_equal(guest_connect(&s.guest, WORLD_INTERNET_IP, 80, 300), -1);
-    say_to(outside, &guest_side, "still there?");
+    assert_int_equal(machine_connect(&s.guest, WORLD_INTERNET_IP, 80, 300), -1);
+    flow_say(outside, &guest_side, "still there?");
     assert_false(world_readable(udp));
     assert_false(world_readable(listener));
     assert_int_equal(net_slot_set_policy(s.pool, s.slot.index, NET_POLICY_OPEN, &e), 0);
-    AUTO_CLOSE int again = guest_connect(&s.guest, WORLD_INTERNET_IP, 80, WORLD_WAIT_MS);
+    AUTO_CLOSE int again = machine_connect(&s.guest, WORLD_INTERNET_IP, 80, WORLD_WAIT_MS);
     assert_true(again >= 0);
-    AUTO_CLOSE int server = accept_from(listener, peer);
-    assert_connected(again, server);
+    AUTO_CLOSE int server = flow_accept(listener, peer);
+    flow_assert_connected(again, server);
     scene_close(&s);
 }
 
@@ -297,13 +229,13 @@ static void test_reuse_is_clean(void **state)
     AUTO_CLOSE int listener = sock_listen_tcp("0.0.0.0", 80, &e);
     world_leave(home);
     AUTO_CLOSE int host = sock_connect_tcp(s.slot.host_ip, 80, deadline_in_ms(WORLD_WAIT_MS), &e);
-    AUTO_CLOSE int guest = accept_from(listener, peer);
+    AUTO_CLOSE int guest = flow_accept(listener, peer);
     AUTO_CLOSE int outside = world_internet_udp(7);
-    AUTO_CLOSE int udp = guest_udp(&s.guest, 5000);
-    const struct sockaddr_in internet = address(WORLD_INTERNET_IP, 7);
-    say_to(udp, &internet, "hello");
-    hear_from(outside, &old, "hello");
-    assert_connected(host, guest);
+    AUTO_CLOSE int udp = machine_udp(&s.guest, 5000);
+    const struct sockaddr_in internet = flow_address(WORLD_INTERNET_IP, 7);
+    flow_say(udp, &internet, "hello");
+    flow_hear(outside, &old, "hello");
+    flow_assert_connected(host, guest);
     machine_stop(&s.guest);
     assert_int_equal(net_slot_release(s.pool, s.slot.index, &e), 0);
     /* The only slot: it comes back as soon as it is flushed. */
@@ -312,20 +244,20 @@ static void test_reuse_is_clean(void **state)
     int tap = wire_open_tap(s.slot.netns);
     assert_true(tap >= 0);
     AUTO_CLOSE int link = wire_ear("tp0-0");
-    say_to(outside, &old, "TORPOR-LATE");
+    flow_say(outside, &old, "TORPOR-LATE");
     assert_int_equal(send(host, "for the old guest", 17, MSG_NOSIGNAL), 17);
     AUTO_CLOSE int mine = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    const struct sockaddr_in to = address(s.slot.host_ip, 9999);
-    say_to(mine, &to, "for the new one");
+    const struct sockaddr_in to = flow_address(s.slot.host_ip, 9999);
+    flow_say(mine, &to, "for the new one");
     assert_true(wire_hear(tap, WORLD_WAIT_MS, &h));
     assert_int_equal(h.n_body, 15);
     assert_memory_equal(h.body, "for the new one", 15);
     assert_false(wire_heard_mark(link, "TORPOR-LATE")); /* the host has forgotten it too */
     (void)close(tap);
     machine_start(&s.guest, s.slot.netns);
-    AUTO_CLOSE int again = guest_udp(&s.guest, 5000);
-    say_to(again, &internet, "hello again");
-    hear_from(outside, &from, "hello again");
+    AUTO_CLOSE int again = machine_udp(&s.guest, 5000);
+    flow_say(again, &internet, "hello again");
+    flow_hear(outside, &from, "hello again");
     scene_close(&s);
 }
 
@@ -337,7 +269,7 @@ static void test_reuse_starts_open(void **state)
     struct scene s;
     struct err e = {0};
     struct sockaddr_in from;
-    const struct sockaddr_in internet = address(WORLD_INTERNET_IP, 7);
+    const struct sockaddr_in internet = flow_address(WORLD_INTERNET_IP, 7);
     scene_open(&s, 1);
     AUTO_CLOSE int outside = world_internet_udp(7);
     assert_int_equal(net_slot_set_policy(s.pool, s.slot.index, NET_POLICY_NONE, &e), 0);
@@ -348,9 +280,9 @@ static void test_reuse_starts_open(void **state)
     if (net_slot_acquire(s.pool, deadline_in_ms(WORLD_WAIT_MS), &s.slot, &e) < 0)
         fail_msg("%s", e.msg);
     machine_start(&s.guest, s.slot.netns);
-    AUTO_CLOSE int udp = guest_udp(&s.guest, 5000);
-    say_to(udp, &internet, "hello");
-    hear_from(outside, &from, "hello");
+    AUTO_CLOSE int udp = machine_udp(&s.guest, 5000);
+    flow_say(udp, &internet, "hello");
+    flow_hear(outside, &from, "hello");
     scene_close(&s);
 }
 
@@ -369,13 +301,13 @@ static void test_held_tap_is_replaced(void **state)
     struct machine second;
     machine_start(&second, again.netns); /* would fail on the held TAP */
     AUTO_CLOSE int outside = world_internet_udp(7);
-    AUTO_CLOSE int old = guest_udp(&s.guest, 5000);
-    AUTO_CLOSE int fresh = guest_udp(&second, 5001);
+    AUTO_CLOSE int old = machine_udp(&s.guest, 5000);
+    AUTO_CLOSE int fresh = machine_udp(&second, 5001);
     struct sockaddr_in from;
-    const struct sockaddr_in internet = address(WORLD_INTERNET_IP, 7);
+    const struct sockaddr_in internet = flow_address(WORLD_INTERNET_IP, 7);
     (void)sendto(old, "old", 3, 0, (const struct sockaddr *)&internet, sizeof internet);
-    say_to(fresh, &internet, "new");
-    hear_from(outside, &from, "new");
+    flow_say(fresh, &internet, "new");
+    flow_hear(outside, &from, "new");
     assert_false(world_readable(outside));
     machine_stop(&second);
     scene_close(&s);

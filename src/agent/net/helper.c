@@ -42,7 +42,8 @@ static int take_lock(const struct net_plan *p, int *lock_fd, struct err *e)
 static int sweep(const struct net_plan *p, struct err *e)
 {
     struct err host = {0};
-    int rc = net_slots_sweep(p, e);
+    const struct net_keep none = {{0}};
+    int rc = net_slots_sweep(p, &none, e);
     if (net_host_remove(p, &host) == 0)
         return rc;
     if (rc < 0)
@@ -64,6 +65,12 @@ static int perform(
         return take_lock(p, lock_fd, e);
     case NET_OP_SWEEP:
         return sweep(p, e);
+    case NET_OP_SWEEP_SLOTS:
+        return net_slots_sweep(p, &q->keep, e);
+    case NET_OP_HOST_RENEW:
+        return net_host_renew(p, &q->keep, q->fail_after, step_us, e);
+    case NET_OP_SLOT_CHECK:
+        return net_slot_check(p, q->slot, e);
     case NET_OP_HOST_MAKE:
         return net_host_make(p, q->fail_after, step_us, e);
     case NET_OP_SLOT_MAKE:

@@ -12,9 +12,12 @@
 #include "agent/net/net_int.h"
 
 enum net_op {
-    NET_OP_LOCK,  /* take the instance; waits for an earlier helper to end */
-    NET_OP_SWEEP, /* remove everything under the instance's names, the host's side too */
+    NET_OP_LOCK,        /* take the instance; waits for an earlier helper to end */
+    NET_OP_SWEEP,       /* remove everything under the instance's names, the host's side too */
+    NET_OP_SWEEP_SLOTS, /* only the slots, and not those of `keep` */
     NET_OP_HOST_MAKE,
+    NET_OP_HOST_RENEW,
+    NET_OP_SLOT_CHECK,
     NET_OP_SLOT_MAKE,
     NET_OP_SLOT_REMOVE,
     NET_OP_SLOT_RECYCLE,
@@ -26,6 +29,7 @@ struct net_request {
     uint32_t slot;
     uint32_t fail_after; /* a step to fail at, for tests; 0: none */
     struct net_plan plan;
+    struct net_keep keep; /* for SWEEP_SLOTS and HOST_RENEW */
 };
 
 struct net_reply {
@@ -40,6 +44,7 @@ struct net_helper {
     int fd; /* -1: none runs */
     pid_t pid;
     struct net_plan plan;
+    struct net_keep keep;   /* sent with every request; the owner sets it */
     struct net_reply reply; /* the last one, for the times in it */
 };
 

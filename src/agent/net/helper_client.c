@@ -85,7 +85,7 @@ int net_helper_call(
     struct net_helper *h, enum net_op op, unsigned slot, unsigned fail_after, struct err *e)
 {
     const struct net_request q = {
-        .op = op, .slot = slot, .fail_after = fail_after, .plan = h->plan};
+        .op = op, .slot = slot, .fail_after = fail_after, .plan = h->plan, .keep = h->keep};
     if (h->fd < 0 && start(h, e) < 0)
         return -1;
     return exchange(h, &q, e);

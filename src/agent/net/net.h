@@ -22,6 +22,8 @@ struct net_config {
     uid_t uid_base;       /* slot n's TAP belongs to uid_base + n */
     const char *helper;   /* absolute path of this agent's binary, started as `helper net-helper` */
     const char *resolver; /* "address" or "address:port" DNS goes to; NULL: from /etc/resolv.conf */
+    const unsigned *keep; /* slots that running VMs hold: left as they are, and taken */
+    size_t n_keep;        /* one that is >= `slots` (the setting was lowered) raises it */
 };
 
 struct net_slot {
@@ -33,16 +35,27 @@ struct net_slot {
 
 struct net_pool;
 
-/* Sets up the host's side (nftables table, forwarding of our links, DNS forwarder), adopts nothing:
- * leftovers under this instance's names are removed first. Prepares `ready` slots before it returns
- * and keeps that many ready from a thread of its own. */
+/* Sets up the host's side (nftables table, forwarding of our links, DNS forwarder). Leftovers under
+ * this instance's names are removed first, all but the `keep` slots: those go on working, under
+ * rules without a gap, and each is checked; one that is not whole is removed too. Prepares `ready`
+ * slots before it returns and keeps that many ready from a thread of its own. A failed open leaves
+ * nothing, but kept slots as they were. */
 struct net_pool *net_pool_open(const struct net_config *config, struct err *e);
 /* Removes everything of this instance. Does every step, joins the errors. */
 int net_pool_close(struct net_pool *p, struct err *e);
+/* Ends threads and helper and frees the pool, for a restart: slots that are taken, the host's table
+ * and its forwarding stay in force for the next agent, which names the slots in `keep`. All other
+ * slots are removed. Does every step, joins the errors; the pool is gone in any case. */
+int net_pool_leave(struct net_pool *p, struct err *e);
 
 /* Takes a ready slot, waiting up to `deadline` for one being prepared. ERR_NO_CAPACITY when all are
  * taken or the deadline passed. */
 int net_slot_acquire(struct net_pool *p, int64_t deadline, struct net_slot *ret, struct err *e);
+/* Fills the slot like acquire, for a slot of `keep`; may be called again until it is released. Its
+ * policy is what it was; when the host's table had been lost it is NONE until net_slot_set_policy.
+ * ERR_NOT_FOUND when the slot was not found whole (then it has been removed and will be made anew)
+ * or was not in `keep`. */
+int net_slot_adopt(struct net_pool *p, unsigned index, struct net_slot *ret, struct err *e);
 /* Gives it back: its connections are flushed and it rests before it is used again. Idempotent. The
  * VMM is gone by now; a slot whose TAP is still held is not used again but made anew. Only changes
  * a state, the work is the pool's thread's. */

@@ -80,11 +80,3 @@ int net_nft_load(const struct buf *rules, struct err *e)
         return -1;
     return status == 0 ? 0 : nft_failed(out, status, e);
 }
-
-/* Adding it first makes the deletion succeed when it is absent; both are one transaction. */
-int net_nft_delete_table(const char *table, struct err *e)
-{
-    AUTO_BUF struct buf rules = BUF_INIT(256);
-    buf_printf(&rules, "table inet %s {\n}\ndelete table inet %s\n", table, table);
-    return net_nft_load(&rules, e);
-}

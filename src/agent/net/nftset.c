@@ -115,41 +115,94 @@ int net_policy_drop(const struct net_plan *p, unsigned slot, struct err *e)
     return 0;
 }
 
-static void guard_add(struct net_guard *g, const struct nlattr *elem)
+static void verdict_chain(const struct nlattr *data, const char **ret)
 {
-    const struct nlattr *key;
-    const struct nlattr *value;
-    mnl_attr_for_each_nested(key, elem)
+    const struct nlattr *verdict;
+    const struct nlattr *a;
+    mnl_attr_for_each_nested(verdict, data)
     {
-        if (mnl_attr_get_type(key) != NFTA_SET_ELEM_KEY)
+        if (mnl_attr_get_type(verdict) != NFTA_DATA_VERDICT)
             continue;
-        mnl_attr_for_each_nested(value, key)
-        {
-            if (g->n < ARRAY_LEN(g->names) && mnl_attr_get_payload_len(value) == KEY_BYTES) {
-                memcpy(g->names[g->n], mnl_attr_get_payload(value), KEY_BYTES);
-                g->names[g->n++][KEY_BYTES - 1] = 0;
-            }
-        }
+        mnl_attr_for_each_nested(a, verdict) if (mnl_attr_get_type(a) == NFTA_VERDICT_CHAIN) *ret =
+            mnl_attr_get_str(a);
     }
 }
 
-static int guard_seen(const struct nlmsghdr *h, void *arg)
+static void key_name(const struct nlattr *key, char dst[KEY_BYTES])
 {
+    const struct nlattr *value;
+    mnl_attr_for_each_nested(value, key)
+    {
+        if (mnl_attr_get_payload_len(value) != KEY_BYTES)
+            continue;
+        memcpy(dst, mnl_attr_get_payload(value), KEY_BYTES);
+        dst[KEY_BYTES - 1] = 0;
+    }
+}
+
+struct policy_search {
+    const struct net_plan *plan;
+    struct net_policies *found;
+};
+
+static void policy_add(const struct nlattr *elem, void *arg)
+{
+    const struct policy_search *s = arg;
+    const struct nlattr *a;
+    const char *chain = "";
+    char name[KEY_BYTES] = "";
+    mnl_attr_for_each_nested(a, elem)
+    {
+        if (mnl_attr_get_type(a) == NFTA_SET_ELEM_KEY)
+            key_name(a, name);
+        else if (mnl_attr_get_type(a) == NFTA_SET_ELEM_DATA)
+            verdict_chain(a, &chain);
+    }
+    int slot = net_slot_of_name(s->plan, name);
+    for (int i = 0; slot >= 0 && i < (int)ARRAY_LEN(policy_chains); i++)
+        if (strcmp(chain, policy_chains[i]) == 0)
+            s->found->of[slot] = (int8_t)i;
+}
+
+static void guard_add(const struct nlattr *elem, void *arg)
+{
+    struct net_guard *g = arg;
+    const struct nlattr *key;
+    mnl_attr_for_each_nested(
+        key, elem) if (mnl_attr_get_type(key) == NFTA_SET_ELEM_KEY && g->n < ARRAY_LEN(g->names))
+    {
+        char name[KEY_BYTES] = "";
+        key_name(key, name);
+        if (name[0])
+            memcpy(g->names[g->n++], name, KEY_BYTES);
+    }
+}
+
+struct each_element {
+    void (*fn)(const struct nlattr *elem, void *arg);
+    void *arg;
+};
+
+static int elements_seen(const struct nlmsghdr *h, void *arg)
+{
+    const struct each_element *each = arg;
     const struct nlattr *a;
     const struct nlattr *elem;
     mnl_attr_for_each(a, h, sizeof(struct nfgenmsg))
     {
         if (mnl_attr_get_type(a) != NFTA_SET_ELEM_LIST_ELEMENTS)
             continue;
-        mnl_attr_for_each_nested(elem, a) guard_add(arg, elem);
+        mnl_attr_for_each_nested(elem, a) each->fn(elem, each->arg);
     }
     return MNL_CB_OK;
 }
 
-int net_guard_read(uint32_t instance, struct net_guard *ret, struct err *e)
+/* Calls the function with each element of a set of the instance's table; none when that is absent.
+ */
+static int read_elements(
+    uint32_t instance, const char *set, const struct each_element *each, struct err *e)
 {
     struct nl_request r;
-    struct net_guard found = {.n = 0};
     char table[NET_NAME_MAX + 1];
     net_table_name(instance, table);
     r.h = mnl_nlmsg_put_header(r.bytes);
@@ -159,9 +212,30 @@ int net_guard_read(uint32_t instance, struct net_guard *ret, struct err *e)
     nf->nfgen_family = NFPROTO_INET;
     nf->version = NFNETLINK_V0;
     mnl_attr_put_strz(r.h, NFTA_SET_ELEM_LIST_TABLE, table);
-    mnl_attr_put_strz(r.h, NFTA_SET_ELEM_LIST_SET, GUARD_SET);
-    if (nl_talk(NETLINK_NETFILTER, &r, guard_seen, &found, e) < 0 && e->errnum != ENOENT)
-        return err_wrap(e, "read guarded links of %s", table);
+    mnl_attr_put_strz(r.h, NFTA_SET_ELEM_LIST_SET, set);
+    if (nl_talk(NETLINK_NETFILTER, &r, elements_seen, (void *)each, e) < 0 && e->errnum != ENOENT)
+        return err_wrap(e, "read %s of %s", set, table);
+    return 0;
+}
+
+int net_policies_read(const struct net_plan *p, struct net_policies *ret, struct err *e)
+{
+    struct net_policies found;
+    const struct policy_search search = {p, &found};
+    const struct each_element each = {policy_add, (void *)&search};
+    memset(found.of, -1, sizeof found.of);
+    if (read_elements(p->instance, POLICY_MAP, &each, e) < 0)
+        return -1;
+    *ret = found;
+    return 0;
+}
+
+int net_guard_read(uint32_t instance, struct net_guard *ret, struct err *e)
+{
+    struct net_guard found = {.n = 0};
+    const struct each_element each = {guard_add, &found};
+    if (read_elements(instance, GUARD_SET, &each, e) < 0)
+        return -1;
     *ret = found;
     return 0;
 }

@@ -4,7 +4,9 @@
 #define TORPOR_AGENT_NET_NL_H
 
 #include <libmnl/libmnl.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 
@@ -34,6 +36,7 @@ struct rtnl_veth {
 int rtnl_veth_add(const struct rtnl_veth *v, struct err *e);
 int rtnl_link_delete(const char *name, struct err *e);
 int rtnl_group_delete(uint32_t group, struct err *e);
+int rtnl_link_set_group(const char *name, uint32_t group, struct err *e);
 int rtnl_link_up(const char *name, struct err *e);
 /* `mac` as "52:54:00:00:00:16". */
 int rtnl_link_set_mac(const char *name, const char *mac, struct err *e);
@@ -59,6 +62,21 @@ int rtnl_route_add(const struct rtnl_route *r, struct err *e);
 int rtnl_route_delete(const struct rtnl_route *r, struct err *e);
 /* A permanent neighbour. */
 int rtnl_neigh_add(const char *link, uint32_t ip, const char *mac, struct err *e);
+
+/* rtnl_get.c. A link as the kernel shows it. */
+struct rtnl_link {
+    uint32_t index;
+    uint32_t peer_index; /* of a veth's other end, in its own namespace */
+    bool up;
+    bool is_tap;
+    uid_t tap_owner; /* of a TAP */
+    char kind[16];   /* "veth", "tun" */
+    char mac[18];    /* lower case */
+};
+/* ERR_NOT_FOUND when there is none. */
+int rtnl_link_get(const char *name, struct rtnl_link *ret, struct err *e);
+/* Whether the link has this address with this prefix. */
+int rtnl_addr_exists(const struct rtnl_addr *want, bool *ret, struct err *e);
 
 typedef void rtnl_name_fn(const char *name, void *arg);
 /* Calls `fn` with the name of every link. */

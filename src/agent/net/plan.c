@@ -56,6 +56,18 @@ static int check_range(const struct net_plan *p, struct err *e)
     return 0;
 }
 
+/* VMs may hold slots of a time when there were more. */
+static int cover_kept(const struct net_config *c, struct net_plan *p, struct err *e)
+{
+    for (size_t i = 0; i < c->n_keep; i++) {
+        if (c->keep[i] >= NET_SLOTS_MAX)
+            return err_field(e, "keep", "slot %u is none", c->keep[i]);
+        if (c->keep[i] >= p->slots)
+            p->slots = c->keep[i] + 1;
+    }
+    return 0;
+}
+
 int net_plan_make(const struct net_config *c, struct net_plan *ret, struct err *e)
 {
     struct net_plan p = {.instance = c->instance, .uid_base = (uint32_t)c->uid_base};
@@ -73,6 +85,8 @@ int net_plan_make(const struct net_config *c, struct net_plan *ret, struct err *
     if (p.uid_base > INT32_MAX - NET_SLOTS_MAX)
         return err_field(e, "uid_base", "is too large");
     p.slots = (uint32_t)c->slots;
+    if (cover_kept(c, &p, e) < 0)
+        return -1;
     p.base = p.range + (p.instance << (32 - NET_INSTANCE_PREFIX));
     *ret = p;
     return 0;
@@ -98,6 +112,20 @@ void net_names_of(const struct net_plan *p, unsigned slot, struct net_names *ret
     ret->host_ip = first + 2;
 }
 
+int net_slot_of_name(const struct net_plan *p, const char *name)
+{
+    char prefix[NET_NAME_MAX + 1];
+    struct net_names n;
+    uint64_t slot;
+    net_link_prefix(p->instance, prefix);
+    size_t len = strlen(prefix);
+    if (strncmp(name, prefix, len) != 0 || !slice_parse_u64(slice_cstr(name + len), &slot) ||
+        slot >= p->slots)
+        return -1;
+    net_names_of(p, (unsigned)slot, &n);
+    return strcmp(n.link, name) == 0 ? (int)slot : -1; /* not "tp0-03" */
+}
+
 uint32_t net_dns_address(const struct net_plan *p)
 {
     return p->base + DNS_OFFSET;
@@ -112,4 +140,9 @@ void net_ip_text(uint32_t ip, char dst[INET_ADDRSTRLEN])
 uint32_t net_link_group(uint32_t instance)
 {
     return LINK_GROUP_BASE + instance;
+}
+
+uint32_t net_doomed_group(uint32_t instance)
+{
+    return LINK_GROUP_BASE + NET_INSTANCES_MAX + instance;
 }

@@ -14,67 +14,23 @@
  * its last owner has come or timed out; earlier only when no other is ready, which its flushed
  * connections allow. A failed preparation is tried again after NET_RETRY_MS.
  *
+ * Slots that VMs of an earlier agent hold are USED from the start, and `kept` tells them from those
+ * that were acquired.
+ *
  * The policy map's elements are changed under `policy_lock`, which is taken last. A slot without an
  * element can send nothing, so one is put in last when preparing and taken out first when removing.
  */
-#include "agent/net/net.h"
+#include "agent/net/pool_int.h"
 
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #define LOG_MODULE "net"
-#include "agent/net/dns.h"
-#include "agent/net/helper.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 
-#define RESOLV_CONF "/etc/resolv.conf"
-
 enum { NET_REST_MS = 3000, NET_RETRY_MS = 1000 };
-
-enum slot_state {
-    SLOT_EMPTY,
-    SLOT_PREPARING,
-    SLOT_READY,
-    SLOT_USED,
-    SLOT_DIRTY,
-    SLOT_RECYCLING,
-    SLOT_RESTING,
-    SLOT_DOOMED,
-    SLOT_REMOVING,
-    SLOT_STATE_COUNT
-};
-
-struct slot {
-    enum slot_state state;
-    int64_t released_ms;
-    enum net_policy policy; /* of the map's element, when there is one; under policy_lock */
-    bool has_policy;
-};
-
-struct net_pool {
-    struct net_plan plan;
-    size_t ready;
-    struct net_helper helper;
-    struct net_dns *dns;
-    char *helper_path;
-
-    pthread_mutex_t lock;
-    pthread_cond_t changed; /* any state, waiters, stopping */
-    struct slot *slots;
-    size_t waiters;
-    int64_t retry_at; /* no preparing or removing before this */
-    bool removed_last;
-    struct err last_error; /* of the worker, for those who wait in vain */
-    bool stopping;
-
-    pthread_mutex_t policy_lock;
-    pthread_t worker;
-    bool worker_started;
-};
 
 static size_t count_state(const struct net_pool *p, enum slot_state state)
 {
@@ -109,7 +65,7 @@ static int put_policy(struct net_pool *p, struct slot *s, enum net_policy policy
     return 0;
 }
 
-static int drop_policy(struct net_pool *p, struct slot *s, struct err *e)
+int pool_drop_policy(struct net_pool *p, struct slot *s, struct err *e)
 {
     MUTEX_GUARD(&p->policy_lock);
     if (s->has_policy && net_policy_drop(&p->plan, index_of(p, s), e) < 0)
@@ -119,7 +75,7 @@ static int drop_policy(struct net_pool *p, struct slot *s, struct err *e)
 }
 
 /* The worker's three jobs. Each ends with the state that follows. */
-static enum slot_state prepare(struct net_pool *p, struct slot *s, struct err *e)
+enum slot_state pool_prepare(struct net_pool *p, struct slot *s, struct err *e)
 {
     if (net_helper_call(&p->helper, NET_OP_SLOT_MAKE, index_of(p, s), /* fail_after= */ 0, e) < 0)
         return SLOT_DOOMED;
@@ -136,7 +92,7 @@ static enum slot_state recycle(struct net_pool *p, struct slot *s, struct err *e
 
 static enum slot_state discard(struct net_pool *p, struct slot *s, struct err *e)
 {
-    if (drop_policy(p, s, e) < 0)
+    if (pool_drop_policy(p, s, e) < 0)
         return SLOT_DOOMED;
     if (net_helper_call(&p->helper, NET_OP_SLOT_REMOVE, index_of(p, s), /* fail_after= */ 0, e) < 0)
         return SLOT_DOOMED;
@@ -185,7 +141,7 @@ static enum slot_state do_job(
     struct net_pool *p, struct slot *s, enum slot_state job, struct err *e)
 {
     if (job == SLOT_PREPARING)
-        return prepare(p, s, e);
+        return pool_prepare(p, s, e);
     return job == SLOT_RECYCLING ? recycle(p, s, e) : discard(p, s, e);
 }
 
@@ -222,7 +178,7 @@ static void run_job(struct net_pool *p, struct slot *s)
     (void)pthread_cond_broadcast(&p->changed);
 }
 
-static void *work(void *arg)
+void *pool_work(void *arg)
 {
     struct net_pool *p = arg;
     MUTEX_GUARD(&p->lock);
@@ -234,132 +190,6 @@ static void *work(void *arg)
             wait_changed(p, clock_mono_ms() < p->retry_at ? p->retry_at : DEADLINE_NEVER);
     }
     return NULL;
-}
-
-static int prepare_first(struct net_pool *p, struct err *e)
-{
-    for (size_t i = 0; i < p->ready; i++) {
-        p->slots[i].state = prepare(p, &p->slots[i], e);
-        if (p->slots[i].state != SLOT_READY)
-            return -1;
-    }
-    return 0;
-}
-
-static int start_dns(struct net_pool *p, const struct net_config *config, struct err *e)
-{
-    struct net_dns_config dns = {
-        .listen_ip = net_dns_address(&p->plan), .slots_base = p->plan.base, .slots = p->plan.slots};
-    if (net_dns_resolver(config->resolver, RESOLV_CONF, &dns.resolver, e) < 0)
-        return -1;
-    p->dns = net_dns_start(&dns, e);
-    return p->dns ? 0 : -1;
-}
-
-static int open_host(struct net_pool *p, const struct net_config *config, struct err *e)
-{
-    if (net_helper_call(&p->helper, NET_OP_SWEEP, 0, /* fail_after= */ 0, e) < 0)
-        return err_wrap(e, "remove leftovers");
-    if (net_helper_call(&p->helper, NET_OP_HOST_MAKE, 0, /* fail_after= */ 0, e) < 0)
-        return -1;
-    if (start_dns(p, config, e) < 0 || prepare_first(p, e) < 0)
-        return -1;
-    int rc = pthread_create(&p->worker, NULL, work, p);
-    p->worker_started = rc == 0;
-    return rc != 0 ? err_sys(e, rc, "network thread") : 0;
-}
-
-static void pool_free(struct net_pool *p)
-{
-    (void)pthread_mutex_destroy(&p->lock);
-    (void)pthread_mutex_destroy(&p->policy_lock);
-    (void)pthread_cond_destroy(&p->changed);
-    free(p->slots);
-    free(p->helper_path);
-    free(p);
-}
-
-static void init_locks(struct net_pool *p)
-{
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&p->changed, &attr);
-    (void)pthread_condattr_destroy(&attr);
-    (void)pthread_mutex_init(&p->lock, NULL);
-    (void)pthread_mutex_init(&p->policy_lock, NULL);
-}
-
-static struct net_pool *pool_new(const struct net_config *config, struct err *e)
-{
-    struct net_plan plan;
-    struct net_pool *p;
-    if (net_plan_make(config, &plan, e) < 0)
-        return NULL;
-    p = calloc(1, sizeof *p);
-    if (!p) {
-        (void)err_sys(e, ENOMEM, "network pool");
-        return NULL;
-    }
-    init_locks(p);
-    p->plan = plan;
-    p->ready = config->ready;
-    p->slots = calloc(plan.slots, sizeof *p->slots);
-    p->helper_path = strdup(config->helper);
-    net_helper_init(&p->helper, p->helper_path, &plan);
-    if (!p->slots || !p->helper_path) {
-        (void)err_sys(e, ENOMEM, "network pool");
-        pool_free(p);
-        return NULL;
-    }
-    return p;
-}
-
-struct net_pool *net_pool_open(const struct net_config *config, struct err *e)
-{
-    struct net_pool *p = pool_new(config, e);
-    if (!p)
-        return NULL;
-    if (open_host(p, config, e) < 0) {
-        struct err close = {0};
-        if (net_pool_close(p, &close) < 0)
-            (void)err_join(e, &close);
-        return NULL;
-    }
-    return p;
-}
-
-static void stop_worker(struct net_pool *p)
-{
-    if (!p->worker_started)
-        return;
-    (void)pthread_mutex_lock(&p->lock);
-    p->stopping = true;
-    (void)pthread_cond_broadcast(&p->changed);
-    (void)pthread_mutex_unlock(&p->lock);
-    (void)pthread_join(p->worker, NULL);
-}
-
-/* Twice: a helper that was killed in the first attempt is replaced for the second. */
-static int sweep_all(struct net_pool *p, struct err *e)
-{
-    if (net_helper_call(&p->helper, NET_OP_SWEEP, 0, /* fail_after= */ 0, e) == 0)
-        return 0;
-    if (e->kind != ERR_UNAVAILABLE)
-        return -1;
-    return net_helper_call(&p->helper, NET_OP_SWEEP, 0, /* fail_after= */ 0, e);
-}
-
-int net_pool_close(struct net_pool *p, struct err *e)
-{
-    if (!p)
-        return 0;
-    stop_worker(p);
-    net_dns_stop(p->dns);
-    int rc = sweep_all(p, e);
-    net_helper_stop(&p->helper);
-    pool_free(p);
-    return rc < 0 ? err_wrap(e, "close the network pool") : 0;
 }
 
 /* A slot that may be taken now: ready, or rested; else the one that has rested longest. */
@@ -426,6 +256,17 @@ static int check_index(const struct net_pool *p, unsigned index, struct err *e)
     return index < p->plan.slots ? 0 : err_set(e, ERR_INVALID, "no network slot %u", index);
 }
 
+int net_slot_adopt(struct net_pool *p, unsigned index, struct net_slot *ret, struct err *e)
+{
+    if (check_index(p, index, e) < 0)
+        return -1;
+    MUTEX_GUARD(&p->lock);
+    if (!p->slots[index].kept)
+        return err_set(e, ERR_NOT_FOUND, "network slot %u was not kept", index);
+    describe(p, index, ret);
+    return 0;
+}
+
 int net_slot_release(struct net_pool *p, unsigned index, struct err *e)
 {
     if (check_index(p, index, e) < 0)
@@ -434,6 +275,7 @@ int net_slot_release(struct net_pool *p, unsigned index, struct err *e)
     struct slot *s = &p->slots[index];
     if (s->state == SLOT_USED) {
         s->state = SLOT_DIRTY;
+        s->kept = false;
         s->released_ms = clock_mono_ms();
         (void)pthread_cond_broadcast(&p->changed);
     }

@@ -78,6 +78,15 @@ int rtnl_group_delete(uint32_t group, struct err *e)
     return 0;
 }
 
+int rtnl_link_set_group(const char *name, uint32_t group, struct err *e)
+{
+    struct nl_request r;
+    (void)request_init(&r, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
+    mnl_attr_put_strz(r.h, IFLA_IFNAME, name);
+    mnl_attr_put_u32(r.h, IFLA_GROUP, group);
+    return talk(&r, e) < 0 ? err_wrap(e, "link %s group", name) : 0;
+}
+
 int rtnl_link_up(const char *name, struct err *e)
 {
     struct nl_request r;

@@ -61,10 +61,26 @@ static void put_guard(struct buf *b, const struct net_guard *guard)
     buf_append_cstr(b, guard->n > 0 ? " }\n\t}\n" : "\t}\n");
 }
 
+static void put_policy_map(
+    struct buf *b, const struct net_plan *p, const struct net_policies *policies)
+{
+    struct net_names n;
+    bool first = true;
+    buf_append_cstr(b, "\tmap policies {\n\t\ttype ifname : verdict\n");
+    for (unsigned i = 0; i < p->slots; i++) {
+        if (policies->of[i] < 0)
+            continue;
+        net_names_of(p, i, &n);
+        buf_printf(b, "%s\"%s\" : goto %s", first ? "\t\telements = { " : ", ", n.link,
+            policies->of[i] == NET_POLICY_OPEN ? "policy_open" : "policy_none");
+        first = false;
+    }
+    buf_append_cstr(b, first ? "\t}\n" : " }\n\t}\n");
+}
+
 static void put_policies(struct buf *b, const char *dns)
 {
     buf_printf(b,
-        "\tmap policies {\n\t\ttype ifname : verdict\n\t}\n"
         "\tchain policy_open {\n"
         "\t\tip daddr %s meta l4proto { tcp, udp } th dport %d accept\n"
         "\t\tip daddr @denied drop\n"
@@ -122,22 +138,43 @@ static void put_filters(struct buf *b, const char *pre, const char *dns)
         pre, pre, pre, pre);
 }
 
-void net_rules_host(struct buf *dst, const struct net_plan *p, const struct net_guard *guard)
+/* Adding it first makes the deletion succeed when it is absent. */
+static void put_delete(struct buf *b, const char *family, const char *table)
 {
-    char table[NET_NAME_MAX + 1];
+    buf_printf(b, "table %s %s {\n}\ndelete table %s %s\n", family, table, family, table);
+}
+
+static void host_table(const struct net_plan *p, bool aside, char dst[NET_MARK_MAX])
+{
+    (void)snprintf(dst, NET_MARK_MAX, aside ? "tp%u_aside" : "tp%u", p->instance);
+}
+
+void net_rules_host_delete(struct buf *dst, const struct net_plan *p, bool aside)
+{
+    char table[NET_MARK_MAX];
+    host_table(p, aside, table);
+    put_delete(dst, "inet", table);
+}
+
+void net_rules_host(
+    struct buf *dst, const struct net_plan *p, const struct net_host_rules *h, bool aside)
+{
+    char table[NET_MARK_MAX];
     char pre[NET_NAME_MAX + 1];
     char dns[INET_ADDRSTRLEN];
     char base[INET_ADDRSTRLEN];
     char slots[INET_ADDRSTRLEN + 4];
-    net_table_name(p->instance, table);
+    host_table(p, aside, table);
     net_link_prefix(p->instance, pre);
     net_ip_text(net_dns_address(p), dns);
     net_ip_text(p->base, base);
     (void)snprintf(slots, sizeof slots, "%s/%d", base, NET_INSTANCE_PREFIX);
+    net_rules_host_delete(dst, p, aside);
     buf_printf(dst, "table inet %s {\n", table);
     put_denied(dst, p);
     put_links(dst, p);
-    put_guard(dst, guard);
+    put_guard(dst, &h->guard);
+    put_policy_map(dst, p, &h->policies);
     put_policies(dst, dns);
     put_prerouting(dst, pre, slots);
     put_filters(dst, pre, dns);
@@ -149,18 +186,18 @@ void net_rules_host(struct buf *dst, const struct net_plan *p, const struct net_
         slots);
 }
 
-static void put_tap(struct buf *b)
+static void put_tap(struct buf *b, const char *table)
 {
     buf_printf(b,
-        "table netdev tp {\n"
-        "\tchain guest {\n"
+        "table netdev %s {\n"
+        "\tchain " NET_SLOT_CHAIN " {\n"
         "\t\ttype filter hook ingress device \"%s\" priority -500; policy drop;\n"
         "\t\tether saddr != %s drop\n"
         "\t\tether type arp arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp saddr ether %s "
         "arp saddr ip %s arp daddr ip %s accept\n"
         "\t\tether daddr %s ether type ip ip version 4 ip hdrlength 5 ip saddr %s accept\n"
         "\t}\n}\n",
-        GUEST_TAP, GUEST_MAC, GUEST_MAC, GUEST_ADDRESS, GUEST_GATEWAY, GUEST_HOST_MAC,
+        table, GUEST_TAP, GUEST_MAC, GUEST_MAC, GUEST_ADDRESS, GUEST_GATEWAY, GUEST_HOST_MAC,
         GUEST_ADDRESS);
 }
 
@@ -213,7 +250,19 @@ static void put_slot_filter(struct buf *b, const char *dns)
         NET_NS_LINK, GUEST_TAP, GUEST_TAP, NET_NS_LINK);
 }
 
-void net_rules_slot(struct buf *dst, const struct net_plan *p, const struct net_names *n)
+static const char *slot_table(bool aside)
+{
+    return aside ? NET_SLOT_TABLE "_aside" : NET_SLOT_TABLE;
+}
+
+void net_rules_slot_delete(struct buf *dst, bool aside)
+{
+    put_delete(dst, "netdev", slot_table(aside));
+    put_delete(dst, "ip", slot_table(aside));
+}
+
+static void put_slot(
+    struct buf *dst, const struct net_plan *p, const struct net_names *n, const char *table)
 {
     char host_end[INET_ADDRSTRLEN];
     char ns_end[INET_ADDRSTRLEN];
@@ -223,10 +272,37 @@ void net_rules_slot(struct buf *dst, const struct net_plan *p, const struct net_
     net_ip_text(n->ns_end, ns_end);
     net_ip_text(n->host_ip, host_ip);
     net_ip_text(net_dns_address(p), dns);
-    put_tap(dst);
-    buf_append_cstr(dst, "table ip tp {\n");
+    put_tap(dst, table);
+    buf_printf(dst, "table ip %s {\n", table);
     put_denied(dst, p);
     put_slot_nat(dst, host_end, host_ip, ns_end, dns);
     put_slot_filter(dst, dns);
     buf_append_cstr(dst, "}\n");
+}
+
+/* FNV-1a: tells texts apart that nobody makes alike on purpose. */
+static uint64_t digest(const struct buf *b)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t i = 0; i < b->len; i++)
+        hash = (hash ^ (unsigned char)b->p[i]) * 0x100000001b3;
+    return hash;
+}
+
+void net_rules_slot_mark(
+    const struct net_plan *p, const struct net_names *n, char dst[NET_MARK_MAX])
+{
+    AUTO_BUF struct buf text = BUF_INIT(NET_RULES_BYTES_MAX);
+    put_slot(&text, p, n, NET_SLOT_TABLE);
+    (void)snprintf(dst, NET_MARK_MAX, "v_%016llx", (unsigned long long)digest(&text));
+}
+
+void net_rules_slot(
+    struct buf *dst, const struct net_plan *p, const struct net_names *n, bool aside)
+{
+    char mark[NET_MARK_MAX];
+    net_rules_slot_mark(p, n, mark);
+    net_rules_slot_delete(dst, aside);
+    put_slot(dst, p, n, slot_table(aside));
+    buf_printf(dst, "table ip %s {\n\tchain %s {\n\t}\n}\n", slot_table(aside), mark);
 }

@@ -12,11 +12,9 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
-#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,9 +71,8 @@ static int disable_ipv6(const char *conf, struct err *e)
     return net_sysctl_write(path, "1", e) < 0 && e->kind != ERR_NOT_FOUND ? -1 : 0;
 }
 
-static int sysctls_inside(struct slot_ctx *c, struct err *e)
+int net_slot_sysctls_inside(struct err *e)
 {
-    (void)c;
     if (disable_ipv6("all", e) < 0 || disable_ipv6("default", e) < 0)
         return -1;
     if (net_sysctl_write("net/ipv4/ip_forward", "1", e) < 0)
@@ -83,6 +80,12 @@ static int sysctls_inside(struct slot_ctx *c, struct err *e)
     if (net_sysctl_write("net/ipv4/conf/all/rp_filter", "1", e) < 0)
         return -1;
     return net_sysctl_write("net/ipv4/conf/default/rp_filter", "1", e);
+}
+
+static int sysctls_inside(struct slot_ctx *c, struct err *e)
+{
+    (void)c;
+    return net_slot_sysctls_inside(e);
 }
 
 /* Before there is any link, so that none ever speaks IPv6. */
@@ -154,31 +157,36 @@ static int undo_tap(void *ctx, struct err *e)
     return inside(ctx, tap_gone_inside, e) < 0 && e->kind != ERR_NOT_FOUND ? -1 : 0;
 }
 
-static int parse_ip(const char *text)
+uint32_t net_parse_ip(const char *text)
 {
     struct in_addr in = {0};
     (void)inet_pton(AF_INET, text, &in);
-    return (int)ntohl(in.s_addr);
+    return ntohl(in.s_addr);
 }
 
 static int tap_addresses(struct err *e)
 {
     const struct rtnl_addr gateway = {
-        .link = GUEST_TAP, .ip = (uint32_t)parse_ip(GUEST_GATEWAY), .prefix_len = GUEST_PREFIX_LEN};
-    if (rtnl_link_up(GUEST_TAP, e) < 0 || rtnl_addr_add(&gateway, e) < 0)
+        .link = GUEST_TAP, .ip = net_parse_ip(GUEST_GATEWAY), .prefix_len = GUEST_PREFIX_LEN};
+    return rtnl_link_up(GUEST_TAP, e) < 0 ? -1 : rtnl_addr_add(&gateway, e);
+}
+
+int net_slot_routes_inside(const struct net_names *n, struct err *e)
+{
+    const struct rtnl_route all = {.link = NET_NS_LINK, .gateway = n->host_end};
+    if (rtnl_neigh_add(GUEST_TAP, net_parse_ip(GUEST_ADDRESS), GUEST_MAC, e) < 0)
         return -1;
-    return rtnl_neigh_add(GUEST_TAP, (uint32_t)parse_ip(GUEST_ADDRESS), GUEST_MAC, e);
+    return rtnl_route_add(&all, e) < 0 && e->errnum != EEXIST ? -1 : 0;
 }
 
 static int addresses_inside(struct slot_ctx *c, struct err *e)
 {
     const struct rtnl_addr end = {.link = NET_NS_LINK, .ip = c->names.ns_end, .prefix_len = 31};
-    const struct rtnl_route all = {.link = NET_NS_LINK, .gateway = c->names.host_end};
     if (rtnl_link_up("lo", e) < 0 || tap_addresses(e) < 0)
         return -1;
     if (rtnl_addr_add(&end, e) < 0 || rtnl_link_up(NET_NS_LINK, e) < 0)
         return -1;
-    return rtnl_route_add(&all, e);
+    return net_slot_routes_inside(&c->names, e);
 }
 
 static int make_addresses(void *ctx, struct err *e)
@@ -188,13 +196,18 @@ static int make_addresses(void *ctx, struct err *e)
 
 /* Conntrack must not take the middle of an old TCP connection for a new one. The file is there once
  * the rules have loaded conntrack. */
-static int rules_inside(struct slot_ctx *c, struct err *e)
+int net_slot_rules_inside(const struct net_plan *p, const struct net_names *n, struct err *e)
 {
     AUTO_BUF struct buf rules = BUF_INIT(NET_RULES_BYTES_MAX);
-    net_rules_slot(&rules, c->plan, &c->names);
+    net_rules_slot(&rules, p, n, /* aside= */ false);
     if (net_nft_load(&rules, e) < 0)
         return -1;
     return net_sysctl_write("net/netfilter/nf_conntrack_tcp_loose", "0", e);
+}
+
+static int rules_inside(struct slot_ctx *c, struct err *e)
+{
+    return net_slot_rules_inside(c->plan, &c->names, e);
 }
 
 static int make_rules(void *ctx, struct err *e)
@@ -202,24 +215,34 @@ static int make_rules(void *ctx, struct err *e)
     return inside(ctx, rules_inside, e);
 }
 
-/* Forwarding of this link alone; IPv6 off before it is up. */
+/* Forwarding of this link alone. */
+int net_slot_host_end_sysctls(const struct net_names *n, struct err *e)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "net/ipv4/conf/%s/forwarding", n->link);
+    return disable_ipv6(n->link, e) < 0 ? -1 : net_sysctl_write(path, "1", e);
+}
+
+int net_slot_host_end_route(const struct net_names *n, struct err *e)
+{
+    const struct rtnl_route guest = {.link = n->link,
+        .dst = n->host_ip,
+        .dst_len = 32,
+        .gateway = n->ns_end,
+        .source = n->host_end};
+    return rtnl_route_add(&guest, e) < 0 && e->errnum != EEXIST ? -1 : 0;
+}
+
+/* IPv6 is off before it is up. */
 static int make_host_end(void *ctx, struct err *e)
 {
-    struct slot_ctx *c = ctx;
-    char path[64];
-    const char *link = c->names.link;
-    const struct rtnl_addr end = {.link = link, .ip = c->names.host_end, .prefix_len = 31};
-    const struct rtnl_route guest = {.link = link,
-        .dst = c->names.host_ip,
-        .dst_len = 32,
-        .gateway = c->names.ns_end,
-        .source = c->names.host_end};
-    (void)snprintf(path, sizeof path, "net/ipv4/conf/%s/forwarding", link);
-    if (disable_ipv6(link, e) < 0 || net_sysctl_write(path, "1", e) < 0)
+    const struct slot_ctx *c = ctx;
+    const struct rtnl_addr end = {.link = c->names.link, .ip = c->names.host_end, .prefix_len = 31};
+    if (net_slot_host_end_sysctls(&c->names, e) < 0)
         return -1;
-    if (rtnl_addr_add(&end, e) < 0 || rtnl_link_up(link, e) < 0)
+    if (rtnl_addr_add(&end, e) < 0 || rtnl_link_up(c->names.link, e) < 0)
         return -1;
-    return rtnl_route_add(&guest, e);
+    return net_slot_host_end_route(&c->names, e);
 }
 
 /* The rules come before the host's end is up: no packet passes without them. */
@@ -258,6 +281,7 @@ static int recycle_inside(struct slot_ctx *c, struct err *e)
 {
     (void)c;
     AUTO_CLOSE int fd = open_tap(e);
+    net_point("recycle");
     if (fd < 0)
         return e->errnum == EBUSY ? err_set(e, ERR_BAD_STATE, "a process still holds " GUEST_TAP)
                                   : -1;
@@ -272,83 +296,4 @@ int net_slot_recycle(const struct net_plan *p, unsigned slot, struct err *e)
         net_ct_flush_address(c.names.ns_end, c.names.host_ip, e) < 0)
         return err_wrap(e, "recycle network slot %s", c.names.link);
     return 0;
-}
-
-/* Collecting names while a dump or a folder is read, deleting them afterwards. */
-struct names {
-    const char *prefix;
-    char list[NET_SLOTS_MAX][NET_NAME_MAX + 1];
-    size_t n;
-};
-
-static void names_add(const char *name, void *arg)
-{
-    struct names *all = arg;
-    if (strncmp(name, all->prefix, strlen(all->prefix)) != 0 || strlen(name) > NET_NAME_MAX ||
-        all->n == ARRAY_LEN(all->list))
-        return;
-    (void)snprintf(all->list[all->n++], NET_NAME_MAX + 1, "%s", name);
-}
-
-static int join(int rc, int step_rc, const struct err *step, struct err *e)
-{
-    if (step_rc == 0)
-        return rc;
-    if (rc == 0)
-        *e = *step;
-    else
-        (void)err_join(e, step);
-    return -1;
-}
-
-/* Sweeps of a kind: the names first, then each away. */
-static int sweep_links(struct names *all, const struct net_plan *p, struct err *e)
-{
-    struct err step = {0};
-    int rc = join(0, rtnl_group_delete(net_link_group(p->instance), &step), &step, e);
-    all->n = 0;
-    rc = join(rc, rtnl_each_link(names_add, all, &step), &step, e);
-    for (size_t i = 0; i < all->n; i++)
-        rc = join(rc, rtnl_link_delete(all->list[i], &step), &step, e);
-    return rc;
-}
-
-static int list_namespaces(struct names *all, struct err *e)
-{
-    const struct dirent *entry;
-    DIR *dir = opendir(NET_NETNS_DIR);
-    all->n = 0;
-    if (!dir)
-        return errno == ENOENT ? 0 : err_sys(e, errno, "open " NET_NETNS_DIR);
-    while ((entry = readdir(dir)))
-        names_add(entry->d_name, all);
-    (void)closedir(dir);
-    return 0;
-}
-
-/* Names only: the links to the host are gone by now, and the kernel takes down nameless namespaces
- * many at once, where deleting their TAPs one by one costs 35 ms each. */
-static int sweep_namespaces(struct names *all, struct err *e)
-{
-    struct err step = {0};
-    char path[64];
-    int rc = join(0, list_namespaces(all, &step), &step, e);
-    for (size_t i = 0; i < all->n; i++) {
-        (void)snprintf(path, sizeof path, NET_NETNS_DIR "/%s", all->list[i]);
-        rc = join(rc, net_netns_remove(path, &step), &step, e);
-    }
-    return rc;
-}
-
-int net_slots_sweep(const struct net_plan *p, struct err *e)
-{
-    char prefix[NET_NAME_MAX + 1];
-    struct err step = {0};
-    AUTO_FREE struct names *all = calloc(1, sizeof *all);
-    if (!all)
-        return err_sys(e, ENOMEM, "sweep");
-    net_link_prefix(p->instance, prefix);
-    all->prefix = prefix;
-    int rc = join(0, sweep_links(all, p, &step), &step, e);
-    return join(rc, sweep_namespaces(all, &step), &step, e);
 }

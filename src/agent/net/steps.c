@@ -4,13 +4,23 @@
 
 #include "base/clock.h"
 
+void (*net_point_hook)(const char *name);
+
+void net_point(const char *name)
+{
+    if (net_point_hook)
+        net_point_hook(name);
+}
+
 int net_steps_undo(const struct net_step *steps, size_t n, void *ctx, struct err *e)
 {
     int rc = 0;
     while (n-- > 0) {
         struct err more = {0};
-        if (!steps[n].undo || steps[n].undo(ctx, &more) == 0)
+        if (!steps[n].undo || steps[n].undo(ctx, &more) == 0) {
+            net_point(steps[n].name);
             continue;
+        }
         (void)err_wrap(&more, "%s", steps[n].name);
         rc = rc < 0 ? err_join(e, &more) : (*e = more, -1);
     }
@@ -21,6 +31,7 @@ static int run_step(const struct net_step *s, void *ctx, bool fail, struct err *
 {
     if (s->make(ctx, e) < 0)
         return err_wrap(e, "%s", s->name);
+    net_point(s->name);
     return fail ? err_set(e, ERR_INTERNAL, "%s: injected failure", s->name) : 0;
 }
 
