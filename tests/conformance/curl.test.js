@@ -95,6 +95,23 @@ test("a body of any size comes, with and without a length", async () => {
   }
 });
 
+test("ranges: parts, and what lies outside", async () => {
+  for (const [range, from, to] of [["0-0", 0, 1], ["100-70000", 100, 70001], ["99990-", 99990, 100000],
+    ["-5", 99995, 100000], ["99999-200000", 99999, 100000]]) {
+    const got = await curl(["-r", range, "-w", "%{http_code} %header{content-range}", `${server.url}/bytes?n=100000`]);
+    const text = `206 bytes ${from}-${to - 1}/100000`;
+    assert.ok(got.body.equals(Buffer.concat([pattern(to).subarray(from), Buffer.from(text)])), range);
+  }
+  const got = await curl(["-r", "100000-", "-w", "%{http_code} %header{content-range}",
+    `${server.url}/bytes?n=100000`]);
+  assert.equal(got.body.toString(), "416 bytes */100000");
+});
+
+test("ranges: a download that broke off goes on where it was", async () => {
+  const got = await curl(["-C", "70000", `${server.url}/bytes?n=100000`]);
+  assert.ok(got.body.equals(pattern(100000).subarray(70000)));
+});
+
 test("one connection serves one request after the other", async () => {
   const url = (n) => `${server.url}/bytes?n=${n}`;
   const got = await curl(["-v", url(10), url(20), `${server.url}/nothing`, url(30)]);

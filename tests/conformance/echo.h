@@ -31,4 +31,9 @@ struct http_exchange;
 /* Serves a call of the service; false, with nothing sent, for any other path. */
 bool echo_serve(struct http_exchange *x);
 
+/* What Release does, and a gated stream before its message `n` > 0: ERR_TIMEOUT after ten seconds.
+ * Any thread. */
+void echo_release(struct slice tag);
+int echo_wait_released(struct slice tag, int n, struct err *e);
+
 #endif

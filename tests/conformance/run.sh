@@ -3,7 +3,7 @@
 #
 # Runs one file of conformance tests with the node of tools/node.sh, and prints TAP.
 #
-# usage: tests/conformance/run.sh FILE SERVER CLIENT DESCRIPTORS
+# usage: tests/conformance/run.sh FILE SERVER CLIENT WS_CLIENT DESCRIPTORS
 #
 # Exit status 77, with the reason, when node and its packages are not installed.
 set -euo pipefail
@@ -22,5 +22,6 @@ fi
 cmp -s "$here/package-lock.json" "$home/installed" ||
     skip "other packages are installed than package-lock.json names: tools/node.sh"
 
-export TORPOR_NODE_HOME=$home TORPOR_TEST_SERVER=$2 TORPOR_TEST_CLIENT=$3 TORPOR_TEST_DESCRIPTORS=$4
+export TORPOR_NODE_HOME=$home TORPOR_TEST_SERVER=$2 TORPOR_TEST_CLIENT=$3 \
+    TORPOR_TEST_WS_CLIENT=$4 TORPOR_TEST_DESCRIPTORS=$5
 exec "$home/bin/node" --test --test-reporter=tap --test-timeout=60000 "$1"

@@ -11,13 +11,14 @@
 #include "echo.h"
 #include "http/server.h"
 #include "pages.h"
+#include "sockets.h"
 
 enum { ARENA_BYTES = 64 << 20, STACK_BYTES = 1 << 20 };
 
 static void handle(struct http_exchange *x, void *ctx)
 {
     (void)ctx;
-    if (!echo_serve(x))
+    if (!echo_serve(x) && !sockets_serve(x))
         pages_serve(x);
 }
 

@@ -105,6 +105,19 @@ static int wait_until(condition *is_true, struct note *note, int n, struct err *
     return 0;
 }
 
+void echo_release(struct slice tag)
+{
+    MUTEX_GUARD(&notes.lock);
+    note_of(tag)->released++;
+    pthread_cond_broadcast(&notes.changed);
+}
+
+int echo_wait_released(struct slice tag, int n, struct err *e)
+{
+    MUTEX_GUARD(&notes.lock);
+    return wait_until(is_released, note_of(tag), n, e);
+}
+
 static int fail_with(struct slice code, struct err *e)
 {
     return err_set(e, rpc_kind_from_code(code), "as asked: %.*s", (int)code.n, code.p);
@@ -139,10 +152,8 @@ static int unary(struct rpc_call *call, const void *req, void *resp, struct err 
 /* What Repeat does before every message but the first. */
 static int pace(struct rpc_call *call, const struct echo_request *in, int index, struct err *e)
 {
-    if (in->gated) {
-        MUTEX_GUARD(&notes.lock);
-        return wait_until(is_released, note_of(in->tag), index, e);
-    }
+    if (in->gated)
+        return echo_wait_released(in->tag, index, e);
     if (in->delay_ms > 0)
         return rpc_wait(call, /* fd= */ -1, /* events= */ 0, deadline_in_ms(in->delay_ms), e);
     return rpc_check(call, e);
@@ -236,12 +247,10 @@ static int outcome(struct rpc_call *call, const void *req, void *resp, struct er
 static int release(struct rpc_call *call, const void *req, void *resp, struct err *e)
 {
     const struct echo_request *in = req;
-    MUTEX_GUARD(&notes.lock);
     (void)call;
     (void)resp;
     (void)e;
-    note_of(in->tag)->released++;
-    pthread_cond_broadcast(&notes.changed);
+    echo_release(in->tag);
     return 0;
 }
 
