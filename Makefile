@@ -5,7 +5,7 @@
 #
 #   build/release  what runs on a host: gcc, optimised
 #   build/guest    what runs in a guest: static, musl
-#   build/bench    build/release with the benchmarks
+#   build/bench    build/release with the benchmarks, and with the tests that the lab runs
 #   build/test     what the tests run: gcc with address and undefined-behaviour sanitizers
 #   build/clang    compiled only, for clang's warnings
 
@@ -24,8 +24,8 @@ setup_bench := CC=gcc meson setup --buildtype=release -Doptimization=2
 setup_test := CC=gcc meson setup --buildtype=debugoptimized --werror -Db_sanitize=address,undefined
 setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 
-.PHONY: help build release guest test-build clang test-data test-node setup-build setup-test \
-	up down image-base test bench fmt lint clean
+.PHONY: help build release guest test-build clang test-data test-node lab-data setup-build setup-test \
+	up down image-base test lab bench fmt lint clean
 
 # $(call compile,FOLDER): first configures again if a build file has changed, which is of interest
 # only when it fails; then builds. Says nothing but the compiler's words.
@@ -41,6 +41,7 @@ help: build
 	@echo "  make down    stop it; its data stays"
 	@echo "  make image-base  make the image base (Debian) for it; takes a minute"
 	@echo "  make test    build everything and run all tests that this machine can run"
+	@echo "  make lab     run the tests that need KVM and device-mapper, in a machine that has them"
 	@echo "  make lint    check the rules of the source tree"
 	@echo "  make fmt     format the source"
 	@echo "  make bench   run the benchmarks"
@@ -90,7 +91,7 @@ image-base:
 
 # One after the other, also with make -j: the output is for people, and the last line counts.
 test:
-	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang test-data test-node
+	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang test-data test-node lab-data
 	@$(tools)/run-tests.sh $(build)/test
 
 # Kernel and images for the tests that boot VMs. Those need root too and say so themselves.
@@ -108,6 +109,24 @@ test-data: guest
 # Real clients for the conformance tests. Where npm has no registry these tests are skipped.
 test-node: setup-test
 	@$(tools)/node.sh || [ $$? -eq 75 ]
+
+# A machine with KVM and device-mapper, made of the kernel and image above and of programs without
+# sanitizers, and the tests that it runs. tests/lab/build.sh says what is in it.
+lab_programs := src/agent/torpor-agent src/control/torpor-control src/shim/torpor-shim \
+	$(addprefix tests/,lab/test_lab_kvm lab/tsc_khz $(addprefix net/test_net_,pool egress flows dns))
+lab-data: test-data $(build)/bench/build.ninja
+	@if [ "$$(id -u)" -eq 0 ]; then \
+		echo "== making the lab (build/lab)"; \
+		ninja -C $(build)/bench --quiet $(lab_programs) && \
+		$(root)/tests/lab/build.sh $(build)/lab $(build)/bench $(build)/data || \
+		echo "== that failed: the lab is run as it was made before, or not at all"; \
+	else \
+		echo "== not root: the lab cannot be made"; \
+	fi
+
+lab: setup-test lab-data
+	@echo "== running the lab"
+	@$(root)/tests/lab/run.sh $(build)/lab $(build)/data $(build)/bench/tests/lab/tsc_khz
 
 bench: setup-test test-data $(build)/bench/build.ninja
 	@echo "== building the benchmarks (build/bench)"

@@ -90,7 +90,7 @@ clean_tree() {
 work_folder "$out/images" "$name.building"
 tree=$work/tree
 
-inputs=$(image_inputs)
+inputs=$(image_inputs "")
 if [ "$force" -eq 0 ] && image_current "$out" "$inputs"; then
     say "ready: $(readlink -f "$out/images/$name")"
     exit 0

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # SPDX-License-Identifier: Apache-2.0
 #
 # What the image scripts share: saying what they do, getting Debian packages without installing
@@ -91,6 +91,8 @@ link_replace() {
 }
 
 # --- Images: what minimal.sh and base.sh share ----------------------------------------------------
+# Such a script sets `here` (its folder), `name` (the template's) and `tree` (what is to be in the
+# image) before it calls these.
 
 # Bytes, names and addresses that a guest finds in every image; frozen into snapshots of it.
 guest_abi=1

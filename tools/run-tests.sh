@@ -4,7 +4,7 @@
 # Runs the tests of a build folder and counts them one by one.
 #
 # usage: tools/run-tests.sh <build folder> [SUITE...]      default: unit fuzz conformance net vm
-#                                                          e2e, in this order
+#                                                          e2e lab, in this order
 #
 # Meson runs the registered executables, with their timeouts: those of `unit` side by side, those of
 # the other suites one after the other, because they share the machine's network and its VMs. Here
@@ -18,7 +18,7 @@
 set -euo pipefail
 build=${1:?usage: run-tests.sh <build folder> [SUITE...]}
 shift
-[ $# -gt 0 ] || set -- unit fuzz conformance net vm e2e
+[ $# -gt 0 ] || set -- unit fuzz conformance net vm e2e lab
 
 passed=0 failed=0 skipped=0
 
