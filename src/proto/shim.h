@@ -13,9 +13,20 @@
  *
  * Control: connections to the listening socket, root only, carry struct shim_msg in both
  * directions. Each request has one reply, SHIM_MSG_STATE or SHIM_MSG_REFUSED; SHIM_MSG_EXITED comes
- * unasked. A shim answers with its own version whatever the request's: magic, version and the size
- * of a message never change, so that an agent can tell which version a shim from before its upgrade
- * speaks.
+ * unasked.
+ *
+ * One agent at a time holds a VM: the connection that controls it, at first the one that the launch
+ * came over. Only it may KILL and ACK. Another gets control by a HELLO with SHIM_HELLO_CONTROL once
+ * the controlling one has closed; with SHIM_HELLO_TAKEOVER also when the process at its other end
+ * has ended, and only somebody else still holds its descriptor. Otherwise it is refused and told
+ * who has control. Anybody else who is root may look: HELLO and STATUS.
+ *
+ * Versions: what never changes is the place of magic, version and type, and all of HELLO: its size,
+ * version_min, version_max, flags. It is sent under SHIM_VERSION_MIN, so that every shim takes it,
+ * and names what the agent can speak; the shim answers with the newest version that both know, and
+ * the connection stays with that. A connection without HELLO speaks the shim's newest. A shim of
+ * version 1 looks at the header only and answers with version 1; it has no notion of control. A
+ * shim that shares no version answers under one of its own, of which the agent reads the header.
  */
 #ifndef TORPOR_PROTO_SHIM_H
 #define TORPOR_PROTO_SHIM_H
@@ -24,7 +35,8 @@
 #include <stdint.h>
 
 enum {
-    SHIM_VERSION = 1,
+    SHIM_VERSION = 2,     /* 2: versions are agreed on, one connection has control */
+    SHIM_VERSION_MIN = 1, /* the oldest that agents still speak */
     SHIM_ID_BYTES = 32,
     SHIM_TAP_BYTES = 16,   /* IFNAMSIZ */
     SHIM_TEXT_BYTES = 256, /* as much as an err's message */
@@ -90,7 +102,22 @@ enum shim_msg_type {
     SHIM_MSG_FAILED = 65, /* text, errnum */
     SHIM_MSG_STATE = 66,
     SHIM_MSG_EXITED = 67,  /* wait_status, text */
-    SHIM_MSG_REFUSED = 68, /* unknown version or type, or not now */
+    SHIM_MSG_REFUSED = 68, /* `refusal` says why; none in version 1 */
+};
+
+/* `flags` of HELLO. */
+enum {
+    SHIM_HELLO_CONTROL = 1,
+    SHIM_HELLO_TAKEOVER = 2,
+};
+
+enum shim_refusal {
+    SHIM_REFUSAL_NONE,
+    SHIM_REFUSAL_VERSION,    /* none in common, or not the connection's */
+    SHIM_REFUSAL_TYPE,       /* no such request */
+    SHIM_REFUSAL_CONTROLLED, /* `controller_pid` has this VM */
+    SHIM_REFUSAL_NO_CONTROL, /* the connection has no control */
+    SHIM_REFUSAL_RUNNING,    /* there is no end to acknowledge yet */
 };
 
 struct shim_msg {
@@ -108,8 +135,28 @@ struct shim_msg {
     uint32_t reserved;
     char id[SHIM_ID_BYTES];
     char text[SHIM_TEXT_BYTES]; /* printable ASCII; why a launch failed, or the VMM's last words */
-    uint8_t pad[SHIM_MSG_BYTES - 344];
+    /* From version 2 on; zeros in version 1. */
+    uint16_t version_min; /* what the sender can speak */
+    uint16_t version_max;
+    uint32_t flags;
+    uint32_t refusal;        /* enum shim_refusal */
+    uint32_t controller_pid; /* of the agent in control, 0 when there is none */
+    uint8_t pad[SHIM_MSG_BYTES - 360];
 };
 static_assert(sizeof(struct shim_msg) == SHIM_MSG_BYTES, "no padding");
+
+/* What all versions have in common. */
+struct shim_msg_head {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t type;
+};
+
+/* The size of the messages of a version, head included; 0 for versions that are not known. */
+static inline uint32_t shim_msg_bytes(unsigned version)
+{
+    static const uint16_t bytes[SHIM_VERSION + 1] = {[1] = SHIM_MSG_BYTES, [2] = SHIM_MSG_BYTES};
+    return version <= SHIM_VERSION ? bytes[version] : 0;
+}
 
 #endif

@@ -7,12 +7,16 @@
  * the first. Nothing here blocks: what the VMM says is read as it comes, so the VMM never waits for
  * a reader; replies that a peer does not take cost it the connection.
  *
+ * One connection has control, at first the launch's; another gets it as proto/shim.h says. The
+ * process at the other end is known by a pidfd that was opened while the connection stood, and
+ * asked only whether it has ended.
+ *
  * When the VMM has ended, its last output is read, every connection is told, and the state is kept
  * until an agent acknowledges it. A restarted agent finds it by connecting. Without any connection
  * for ORPHAN_MS after the VMM's end the shim ends too.
  *
- * The end of an agent ends nothing, and the signals that stop services are ignored (main.c): only
- * KILL, an acknowledged end, or SIGKILL from root do.
+ * The end of an agent ends nothing once it has been told that the VMM runs, and the signals that
+ * stop services are ignored (main.c): only KILL, an acknowledged end, or SIGKILL from root do.
  */
 #include "shim/serve.h"
 
@@ -22,6 +26,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -32,13 +37,18 @@
 
 enum {
     CONNS_MAX = 8,
+    BACKLOG = 64,
     ORPHAN_MS = 10 * 60 * 1000,
     CHUNK_BYTES = 4096,
     DRAIN_CHUNKS_MAX = 64, /* of a dead VMM's last words: more than a pipe and a socket hold */
 };
 
 struct conn {
-    int fd; /* -1: free */
+    int fd;      /* -1: free */
+    int peer_fd; /* pidfd of the agent, -1 when it has no control or is not to be seen */
+    pid_t peer_pid;
+    uint16_t version;
+    bool has_control;
     size_t got;
     struct shim_msg msg;
 };
@@ -58,12 +68,21 @@ struct server {
     struct conn conns[CONNS_MAX];
 };
 
-static void fill_message(const struct server *s, enum shim_msg_type type, struct shim_msg *m)
+static const struct conn free_slot = {.fd = -1, .peer_fd = -1};
+
+static struct conn *controller(struct server *s)
+{
+    for (int i = 0; i < CONNS_MAX; i++)
+        if (s->conns[i].fd >= 0 && s->conns[i].has_control)
+            return &s->conns[i];
+    return NULL;
+}
+
+static void fill_message(struct server *s, enum shim_msg_type type, struct shim_msg *m)
 {
     const char *text = last_line_get(&s->words);
     *m = (struct shim_msg){
         .magic = SHIM_MSG_MAGIC,
-        .version = SHIM_VERSION,
         .type = (uint16_t)type,
         .shim_pid = (uint32_t)s->shim.pid,
         .vmm_pid = (uint32_t)s->vmm.vmm.pid,
@@ -77,51 +96,155 @@ static void fill_message(const struct server *s, enum shim_msg_type type, struct
     memcpy(m->text, text, strnlen(text, sizeof m->text - 1));
 }
 
+static void fill_version_2(struct server *s, enum shim_refusal why, struct shim_msg *m)
+{
+    const struct conn *c = controller(s);
+    m->version_min = SHIM_VERSION_MIN;
+    m->version_max = SHIM_VERSION;
+    m->refusal = why;
+    m->controller_pid = c ? (uint32_t)c->peer_pid : 0;
+}
+
 static void conn_close(struct conn *c)
 {
     if (c->fd >= 0)
         (void)close(c->fd);
-    c->fd = -1;
-    c->got = 0;
+    if (c->peer_fd >= 0)
+        (void)close(c->peer_fd);
+    *c = free_slot;
 }
 
 /* A peer that leaves no room for a message of 512 bytes is not reading: it is dropped. */
-static void conn_send(const struct server *s, struct conn *c, enum shim_msg_type type)
+static void conn_send_why(
+    struct server *s, struct conn *c, enum shim_msg_type type, enum shim_refusal why)
 {
     struct shim_msg m;
+    ssize_t n = (ssize_t)shim_msg_bytes(c->version);
     fill_message(s, type, &m);
-    if (send(c->fd, &m, sizeof m, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)sizeof m)
+    m.version = c->version;
+    if (c->version >= 2)
+        fill_version_2(s, why, &m);
+    if (send(c->fd, &m, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) != n)
         conn_close(c);
+}
+
+static void conn_send(struct server *s, struct conn *c, enum shim_msg_type type)
+{
+    conn_send_why(s, c, type, SHIM_REFUSAL_NONE);
+}
+
+static void refuse(struct server *s, struct conn *c, enum shim_refusal why)
+{
+    conn_send_why(s, c, SHIM_MSG_REFUSED, why);
+}
+
+/* True when the other end has been closed; what it sent before does not matter then. */
+static bool conn_is_closed(const struct conn *c)
+{
+    struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+static bool peer_has_ended(const struct conn *c)
+{
+    struct pollfd p = {.fd = c->peer_fd, .events = POLLIN};
+    return c->peer_fd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+static void give_control(struct conn *c)
+{
+    struct err ignored;
+    struct sock_peer peer;
+    c->has_control = true;
+    if (sock_peer_get(c->fd, &peer, &ignored) < 0 || peer.pid <= 0)
+        return;
+    c->peer_pid = peer.pid;
+    c->peer_fd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+}
+
+static bool take_control(struct server *s, struct conn *c, uint32_t flags)
+{
+    struct conn *old = controller(s);
+    if (old == c)
+        return true;
+    if (old && !conn_is_closed(old) && !((flags & SHIM_HELLO_TAKEOVER) && peer_has_ended(old)))
+        return false;
+    if (old)
+        conn_close(old);
+    give_control(c);
+    return true;
+}
+
+/* The newest version that both speak, 0 when there is none. Version 1 named none. */
+static uint16_t agree_version(const struct shim_msg *m)
+{
+    uint16_t max = m->version_max > 0 ? m->version_max : 1;
+    uint16_t version = max < SHIM_VERSION ? max : SHIM_VERSION;
+    return version >= SHIM_VERSION_MIN && version >= m->version_min ? version : 0;
+}
+
+static void handle_hello(struct server *s, struct conn *c)
+{
+    uint16_t version = agree_version(&c->msg);
+    if (version == 0) {
+        refuse(s, c, SHIM_REFUSAL_VERSION);
+        return;
+    }
+    c->version = version;
+    if ((c->msg.flags & SHIM_HELLO_CONTROL) && !take_control(s, c, c->msg.flags))
+        refuse(s, c, SHIM_REFUSAL_CONTROLLED);
+    else
+        conn_send(s, c, SHIM_MSG_STATE);
+}
+
+static void handle_kill(struct server *s, struct conn *c)
+{
+    struct err ignored;
+    if (!c->has_control) {
+        refuse(s, c, SHIM_REFUSAL_NO_CONTROL);
+        return;
+    }
+    (void)proc_signal(s->vmm.pidfd, SIGKILL, &ignored);
+    conn_send(s, c, SHIM_MSG_STATE);
+}
+
+static void handle_ack(struct server *s, struct conn *c)
+{
+    if (!c->has_control)
+        refuse(s, c, SHIM_REFUSAL_NO_CONTROL);
+    else if (!s->ended)
+        refuse(s, c, SHIM_REFUSAL_RUNNING);
+    else
+        s->acknowledged = true;
 }
 
 static void handle_request(struct server *s, struct conn *c)
 {
-    struct err ignored;
     const struct shim_msg *m = &c->msg;
     if (m->magic != SHIM_MSG_MAGIC) {
         conn_close(c);
         return;
     }
-    if (m->version != SHIM_VERSION) {
-        conn_send(s, c, SHIM_MSG_REFUSED);
+    if (m->type == SHIM_MSG_HELLO) {
+        handle_hello(s, c);
+        return;
+    }
+    if (m->version != c->version) {
+        refuse(s, c, SHIM_REFUSAL_VERSION);
         return;
     }
     switch (m->type) {
     case SHIM_MSG_KILL:
-        (void)proc_signal(s->vmm.pidfd, SIGKILL, &ignored);
-        conn_send(s, c, SHIM_MSG_STATE);
+        handle_kill(s, c);
         break;
-    case SHIM_MSG_HELLO:
     case SHIM_MSG_STATUS:
         conn_send(s, c, SHIM_MSG_STATE);
         break;
     case SHIM_MSG_ACK:
-        s->acknowledged = s->ended;
-        if (!s->ended)
-            conn_send(s, c, SHIM_MSG_REFUSED);
+        handle_ack(s, c);
         break;
     default:
-        conn_send(s, c, SHIM_MSG_REFUSED);
+        refuse(s, c, SHIM_REFUSAL_TYPE);
     }
 }
 
@@ -159,7 +282,9 @@ static void accept_conn(struct server *s)
     AUTO_CLOSE int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0 || !c || sock_peer_get(fd, &peer, &ignored) < 0 || peer.uid != 0)
         return;
-    *c = (struct conn){.fd = TAKE_FD(fd)};
+    *c = free_slot;
+    c->version = SHIM_VERSION;
+    c->fd = TAKE_FD(fd);
 }
 
 /* Copies one chunk to the console log. False at the end of the stream, or when it is empty. */
@@ -266,6 +391,14 @@ static int loop(struct server *s, struct err *e)
     return 0;
 }
 
+/* Listening again makes the socket ours: who connects sees this process at the other end. */
+static int prepare_listener(int fd, struct err *e)
+{
+    if (listen(fd, BACKLOG) < 0)
+        return err_sys(e, errno, "listen");
+    return io_set_nonblock(fd, /* on= */ 1, e);
+}
+
 int serve(const struct serve_params *params, struct err *e)
 {
     struct server s = {
@@ -276,13 +409,17 @@ int serve(const struct serve_params *params, struct err *e)
         .orphan_deadline = DEADLINE_NEVER,
     };
     for (int i = 0; i < CONNS_MAX; i++)
-        s.conns[i].fd = -1;
+        s.conns[i] = free_slot;
     s.conns[0].fd = params->agent_fd;
+    s.conns[0].version = SHIM_VERSION;
+    give_control(&s.conns[0]);
     if (proc_identify(getpid(), &s.shim, e) < 0 ||
         console_open(&s.console, params->console_dir, e) < 0 ||
-        io_set_nonblock(s.listen_fd, /* on= */ 1, e) < 0)
+        prepare_listener(s.listen_fd, e) < 0)
         return -1;
     conn_send(&s, &s.conns[0], SHIM_MSG_STARTED);
+    if (s.conns[0].fd < 0)
+        return err_set(e, ERR_CANCELED, "the agent has ended before its VM was started");
     return loop(&s, e);
 }
 

@@ -14,8 +14,8 @@ struct serve_params {
 };
 
 /* Tells the agent that the VMM was started, then serves console and control connections. Returns 0
- * once the end of the VMM has been acknowledged, or nobody came for it in time. Takes over all
- * descriptors. */
+ * once the end of the VMM has been acknowledged, or nobody came for it in time; ERR_CANCELED when
+ * the agent is gone before it could be told. Takes over all descriptors. */
 int serve(const struct serve_params *params, struct err *e);
 
 /* Sends SHIM_MSG_FAILED with that reason. */

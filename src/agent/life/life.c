@@ -126,8 +126,8 @@ static int open_parts(struct life *l, const struct life_config *c, struct err *e
         return -1;
     l->vmm_host.shim = c->shim;
     l->vmm_host.run_dir = l->host.run_dir;
-    if (vmm_remove_leftovers(&l->vmm_host, e) < 0 || open_network(l, c, e) < 0 ||
-        load_all(l, e) < 0)
+    if (vmm_remove_leftovers(&l->vmm_host, /* keep= */ NULL, /* ctx= */ NULL, e) < 0 ||
+        open_network(l, c, e) < 0 || load_all(l, e) < 0)
         return -1;
     return monitor_start(l, e);
 }

@@ -7,6 +7,11 @@
  * answer, or whose socket is gone, is found in /proc: root's, running torpor-shim (perhaps of a
  * version that has been deleted since), with this run folder as its second argument. Sockets go
  * last, when nobody can listen on them.
+ *
+ * Two containers may each have a run folder of the same path, and see each other's processes. A
+ * shim is ours only when it lives in our pid namespace and its run folder is ours: it has our mount
+ * namespace, or, as after a restart of a service with private mounts, another one in which that
+ * path leads to the same folder.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -21,9 +26,14 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/io.h"
-#include "base/sock.h"
 
 enum { HELLO_MS = 2000, KILL_MS = 10000, CMDLINE_BYTES_MAX = 8192 };
+
+struct sweep {
+    const char *run_dir;
+    vmm_keep *keep;
+    void *ctx;
+};
 
 static void close_dir(DIR *const *d)
 {
@@ -41,20 +51,6 @@ static bool is_shim_socket(const char *name, struct sandbox_id *ret)
            sandbox_id_parse(slice_of(name, n - tail), ret);
 }
 
-/* Asks the shim behind `path` who it is. */
-static int ask_shim(
-    const char *path, const struct sandbox_id *id, struct shim_msg *ret, struct err *e)
-{
-    int64_t deadline = deadline_in_ms(HELLO_MS);
-    AUTO_CLOSE int fd = sock_connect_unix(path, e);
-    if (fd < 0 || shim_send(fd, SHIM_MSG_HELLO, deadline, e) < 0 ||
-        shim_receive(fd, deadline, ret, e) < 0)
-        return -1;
-    if (strcmp(ret->id, id->text) != 0)
-        return err_set(e, ERR_PROTOCOL, "the shim at %s is %s", path, ret->id);
-    return 0;
-}
-
 /* A pidfd, -1 without error when that process is gone. */
 static int open_or_gone(uint32_t pid, uint64_t start_ticks)
 {
@@ -63,31 +59,73 @@ static int open_or_gone(uint32_t pid, uint64_t start_ticks)
     return proc_open(&id, &ignored);
 }
 
+static bool same_file(int dirfd_a, const char *a, const char *b)
+{
+    struct stat st_a;
+    struct stat st_b;
+    return fstatat(dirfd_a, a, &st_a, 0) == 0 && stat(b, &st_b) == 0 &&
+           st_a.st_dev == st_b.st_dev && st_a.st_ino == st_b.st_ino;
+}
+
+/* True when `run_dir` means our run folder to the process behind that folder of /proc. */
+static bool lives_here(int proc_fd, const char *run_dir)
+{
+    char path[PATH_MAX];
+    if (!same_file(proc_fd, "ns/pid", "/proc/self/ns/pid"))
+        return false;
+    if (same_file(proc_fd, "ns/mnt", "/proc/self/ns/mnt"))
+        return true;
+    return snprintf(path, sizeof path, "root/%s", run_dir) < (int)sizeof path &&
+           same_file(proc_fd, path, run_dir);
+}
+
+static int open_proc(pid_t pid)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/%d", (int)pid);
+    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static bool is_of_run_dir(pid_t pid, const char *run_dir)
+{
+    AUTO_CLOSE int fd = open_proc(pid);
+    return fd >= 0 && lives_here(fd, run_dir);
+}
+
+static bool is_kept(const struct sweep *w, const struct sandbox_id *id)
+{
+    return w->keep && w->keep(w->ctx, id);
+}
+
 /* One that does not answer is left to the search through /proc. */
-static int end_by_socket(const char *path, const struct sandbox_id *id, struct err *e)
+static int end_by_socket(
+    const struct sweep *w, const char *path, const struct sandbox_id *id, struct err *e)
 {
     struct err ignored;
     struct shim_msg m;
+    AUTO_CLOSE int fd = -1;
     AUTO_CLOSE int vmm = -1;
     AUTO_CLOSE int shim = -1;
-    if (ask_shim(path, id, &m, &ignored) < 0)
+    fd = shim_connect(path, id, /* flags= */ 0, deadline_in_ms(HELLO_MS), &m, &ignored);
+    if (fd < 0 || !is_of_run_dir((pid_t)m.shim_pid, w->run_dir))
         return 0;
     vmm = open_or_gone(m.vmm_pid, m.vmm_start);
     shim = open_or_gone(m.shim_pid, m.shim_start);
     return shim_kill(vmm, shim, deadline_in_ms(KILL_MS), e);
 }
 
-/* Calls `fn` for each shim socket of the folder; joins the errors. */
-static void each_socket(const char *run_dir,
-    int (*fn)(const char *path, const struct sandbox_id *id, struct err *e), struct err *all)
+/* Calls `fn` for each shim socket of the folder that is not kept; joins the errors. */
+static void each_socket(const struct sweep *w,
+    int (*fn)(const struct sweep *w, const char *path, const struct sandbox_id *id, struct err *e),
+    struct err *all)
 {
-    CLEANUP(close_dir) DIR *d = opendir(run_dir);
+    CLEANUP(close_dir) DIR *d = opendir(w->run_dir);
     const struct dirent *ent;
     struct sandbox_id id;
     if (!d) {
         struct err e;
         if (errno != ENOENT) {
-            err_sys(&e, errno, "open %s", run_dir);
+            err_sys(&e, errno, "open %s", w->run_dir);
             err_join(all, &e);
         }
         return;
@@ -95,10 +133,10 @@ static void each_socket(const char *run_dir,
     while ((ent = readdir(d))) {
         struct err e = {0};
         char path[PATH_MAX];
-        if (!is_shim_socket(ent->d_name, &id))
+        if (!is_shim_socket(ent->d_name, &id) || is_kept(w, &id))
             continue;
-        (void)snprintf(path, sizeof path, "%s/%s", run_dir, ent->d_name);
-        if (fn(path, &id, &e) < 0)
+        (void)snprintf(path, sizeof path, "%s/%s", w->run_dir, ent->d_name);
+        if (fn(w, path, &id, &e) < 0)
             err_join(all, &e);
     }
 }
@@ -120,37 +158,39 @@ static bool runs_shim(int proc_fd)
            (base[sizeof name - 1] == '\0' || strcmp(base + sizeof name - 1, deleted) == 0);
 }
 
-/* True when the second argument is this run folder. */
-static bool has_run_dir(int proc_fd, const char *run_dir)
+/* Reads the shim's arguments, sandbox id and run folder. False when there are none. */
+static bool read_arguments(int proc_fd, struct buf *text, const char *ret[2])
 {
     struct err ignored;
-    const char *end;
     const char *arg;
-    AUTO_BUF struct buf text = BUF_INIT(CMDLINE_BYTES_MAX);
-    if (io_read_file(proc_fd, "cmdline", &text, &ignored) < 0 || text.len == 0)
+    if (io_read_file(proc_fd, "cmdline", text, &ignored) < 0 || text->len == 0)
         return false;
-    arg = text.p;
-    end = text.p + text.len;
+    arg = text->p;
     for (int i = 0; i < 2; i++) {
         arg += strlen(arg) + 1;
-        if (arg >= end)
+        if (arg >= text->p + text->len)
             return false;
+        ret[i] = arg;
     }
-    return strcmp(arg, run_dir) == 0;
+    return true;
 }
 
-static bool is_our_shim(pid_t pid, const char *run_dir)
+/* True for a shim of this run folder that nobody keeps. */
+static bool is_leftover(const struct sweep *w, pid_t pid)
 {
-    char path[32];
+    const char *args[2];
+    struct sandbox_id id;
     struct stat st;
-    AUTO_CLOSE int fd = -1;
-    (void)snprintf(path, sizeof path, "/proc/%d", (int)pid);
-    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() && runs_shim(fd) &&
-           has_run_dir(fd, run_dir);
+    AUTO_BUF struct buf text = BUF_INIT(CMDLINE_BYTES_MAX);
+    AUTO_CLOSE int fd = open_proc(pid);
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_uid != geteuid() || !runs_shim(fd) ||
+        !read_arguments(fd, &text, args) || strcmp(args[1], w->run_dir) != 0 ||
+        !lives_here(fd, w->run_dir))
+        return false;
+    return !sandbox_id_parse(slice_cstr(args[0]), &id) || !is_kept(w, &id);
 }
 
-static void end_by_search(const char *run_dir, struct err *all)
+static void end_by_search(const struct sweep *w, struct err *all)
 {
     CLEANUP(close_dir) DIR *d = opendir("/proc");
     const struct dirent *ent;
@@ -165,24 +205,27 @@ static void end_by_search(const char *run_dir, struct err *all)
         struct proc_id id;
         /* Identified first: if the pid changes hands meanwhile, nothing is killed. */
         if (slice_parse_u64(slice_cstr(ent->d_name), &pid) && pid <= INT_MAX &&
-            proc_identify((pid_t)pid, &id, &e) == 0 && is_our_shim((pid_t)pid, run_dir) &&
+            proc_identify((pid_t)pid, &id, &e) == 0 && is_leftover(w, (pid_t)pid) &&
             shim_kill_family(&id, deadline_in_ms(KILL_MS), &e) < 0)
             err_join(all, &e);
     }
 }
 
-static int remove_socket(const char *path, const struct sandbox_id *id, struct err *e)
+static int remove_socket(
+    const struct sweep *w, const char *path, const struct sandbox_id *id, struct err *e)
 {
+    (void)w;
     (void)id;
     return unlink(path) < 0 && errno != ENOENT ? err_sys(e, errno, "remove %s", path) : 0;
 }
 
-int vmm_remove_leftovers(const struct vmm_host *host, struct err *e)
+int vmm_remove_leftovers(const struct vmm_host *host, vmm_keep *keep, void *ctx, struct err *e)
 {
+    const struct sweep w = {.run_dir = host->run_dir, .keep = keep, .ctx = ctx};
     struct err all = {0};
-    each_socket(host->run_dir, end_by_socket, &all);
-    end_by_search(host->run_dir, &all);
-    each_socket(host->run_dir, remove_socket, &all);
+    each_socket(&w, end_by_socket, &all);
+    end_by_search(&w, &all);
+    each_socket(&w, remove_socket, &all);
     if (all.kind == ERR_NONE)
         return 0;
     *e = all;

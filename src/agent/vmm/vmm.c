@@ -9,8 +9,9 @@
  * is the event descriptor. The message is only peeked at; it stays until vmm_stop, which
  * acknowledges it and so lets the shim go.
  *
- * The handle knows both processes by pidfd. The shim is a child of this agent and reaped by
- * vmm_stop; the VMM is the shim's.
+ * The handle knows both processes by pidfd, and waits for their end by that. A shim that is a child
+ * of this agent is reaped by vmm_stop; one that was adopted (adopt.c) is not. The VMM is the
+ * shim's.
  */
 #include "agent/vmm/vmm.h"
 
@@ -28,6 +29,7 @@
 #include "agent/vmm/launch_plan.h"
 #include "agent/vmm/qemu_args.h"
 #include "agent/vmm/shim_link.h"
+#include "agent/vmm/vmm_int.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/io.h"
@@ -37,19 +39,6 @@ enum {
     START_MS = 20000,     /* shim and exec take 20 ms; on a host full of boots a second */
     ABORT_MS = 10000,     /* for what a failed start left to be gone */
     LAST_WORDS_MS = 2000, /* a shim tells the VMM's end at once */
-    SOCKET_PATH_MAX = 108,
-    EXIT_TEXT_MAX = 384,
-};
-
-struct vmm {
-    char socket_path[SOCKET_PATH_MAX];
-    struct proc_id shim;
-    struct proc_id vmm;
-    int link;
-    int shim_pidfd;
-    int vmm_pidfd;
-    bool stopped;
-    char exit_text[EXIT_TEXT_MAX];
 };
 
 /* What a plan carries, until it is sent. */
@@ -173,12 +162,13 @@ static int await_start(struct vmm *v, struct err *e)
     }
     if (m.type != SHIM_MSG_STARTED)
         return err_set(e, ERR_PROTOCOL, "the shim answered with message %u", m.type);
+    v->version = m.version;
     v->vmm = (struct proc_id){.pid = (pid_t)m.vmm_pid, .start_ticks = m.vmm_start};
     return 0;
 }
 
 /* The VMM may have ended by now. Then there is nothing to open, and the shim will say how. */
-static int open_pidfds(struct vmm *v, struct err *e)
+int vmm_open_pidfds(struct vmm *v, struct err *e)
 {
     v->shim_pidfd = proc_open(&v->shim, e);
     if (v->shim_pidfd < 0)
@@ -200,7 +190,7 @@ static int run_shim(
     if (rc < 0 || sock_send_fds(v->link, p->plan.p, p->plan.len, p->fds, SHIM_FD_COUNT, e) < 0 ||
         await_start(v, e) < 0)
         return -1;
-    return open_pidfds(v, e);
+    return vmm_open_pidfds(v, e);
 }
 
 /* Undoes a start that failed at any point. The shim is our child and not reaped, so its pid is its
@@ -220,16 +210,25 @@ static void abort_start(struct vmm *v)
         (void)unlink(v->socket_path);
 }
 
+int vmm_socket_path(
+    const struct vmm_host *h, const struct sandbox_id *id, char dst[SHIM_PATH_MAX], struct err *e)
+{
+    char path[SHIM_PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/%s.shim", h->run_dir, id->text) >= (int)sizeof path)
+        return err_set(e, ERR_INVALID, "the run folder's path is too long: %s", h->run_dir);
+    memcpy(dst, path, sizeof path);
+    return 0;
+}
+
 static int start(struct vmm *v, const struct vmm_host *h, const struct vmm_boot *b, struct err *e)
 {
-    char path[SOCKET_PATH_MAX];
+    char path[SHIM_PATH_MAX];
     CLEANUP(parts_done) struct parts p = {.plan = BUF_INIT(SHIM_BODY_MAX + 4096)};
     memset(p.fds, -1, sizeof p.fds);
     if (!h->files)
         return err_set(e, ERR_INTERNAL, "the host has not been probed");
-    if (snprintf(path, sizeof path, "%s/%s.shim", h->run_dir, b->id.text) >= (int)sizeof path)
-        return err_set(e, ERR_INVALID, "the run folder's path is too long: %s", h->run_dir);
-    if (build_args(h, b, &p.args, e) < 0 || open_parts(&p, b, path, e) < 0)
+    if (vmm_socket_path(h, &b->id, path, e) < 0 || build_args(h, b, &p.args, e) < 0 ||
+        open_parts(&p, b, path, e) < 0)
         return -1;
     memcpy(v->socket_path, path, sizeof path);
     if (build_plan(&p, h, b, e) < 0)
@@ -237,14 +236,22 @@ static int start(struct vmm *v, const struct vmm_host *h, const struct vmm_boot 
     return run_shim(v, h, b->id.text, &p, e);
 }
 
-struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e)
+struct vmm *vmm_new_handle(struct err *e)
 {
     struct vmm *v = calloc(1, sizeof *v);
     if (!v) {
-        err_sys(e, ENOMEM, "start VM");
+        err_sys(e, ENOMEM, "handle of a VM");
         return NULL;
     }
     v->link = v->shim_pidfd = v->vmm_pidfd = -1;
+    return v;
+}
+
+struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e)
+{
+    struct vmm *v = vmm_new_handle(e);
+    if (!v)
+        return NULL;
     if (start(v, host, boot, e) < 0) {
         abort_start(v);
         err_wrap(e, "start VM");
@@ -318,13 +325,13 @@ static int end_shim(struct vmm *v, int64_t deadline, struct err *e)
     if (io_wait(v->link, POLLIN, patience, &why) > 0)
         (void)vmm_exit_text(v);
     if (shim_receive(v->link, patience, &m, &why) == 0 &&
-        shim_send(v->link, SHIM_MSG_ACK, patience, &why) == 0 &&
+        shim_send(v->link, v->version, SHIM_MSG_ACK, patience, &why) == 0 &&
         proc_wait_gone(v->shim_pidfd, patience, &why) == 0)
         return 0;
     return shim_kill(-1, v->shim_pidfd, deadline, e);
 }
 
-/* Another agent's shim, adopted later, is not our child: init reaps it. */
+/* A shim that another agent started is not our child: init reaps it. */
 static int reap_shim(const struct vmm *v, struct err *e)
 {
     siginfo_t info;

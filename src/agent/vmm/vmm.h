@@ -50,6 +50,17 @@ struct vmm;
 /* Starts shim and VMM; returns when the VMM's exec has succeeded (its guest boots), NULL on
  * failure, and then nothing is left. The only forks are the shim and the VMM. Needs root. */
 struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e);
+/* Takes over the shim and the VMM that an earlier agent of this run_dir started for that sandbox.
+ * The handle is as vmm_start's; the shim need not be a child of the caller. Nobody else has control
+ * of that VM while the handle is open. A VMM that has ended meanwhile is adopted too: the event is
+ * there at once, vmm_exit_text says how it ended, vmm_stop tidies up. Waits at most 5 s. Fails with
+ * ERR_NOT_FOUND   no shim answers for that id (none there, or it hangs; vmm_remove_leftovers ends
+ *                 also those),
+ * ERR_CONFLICT    an agent that lives has it, or this agent with another handle,
+ * ERR_UNSUPPORTED the shim speaks only versions of the protocol that this agent does not know,
+ * ERR_PROTOCOL    what answers is not a shim of that sandbox: wrong id or process, not root.
+ * After a failure nothing has changed. */
+struct vmm *vmm_adopt(const struct vmm_host *host, const struct sandbox_id *id, struct err *e);
 /* Readable (POLLIN) when the VMM or the shim has ended, and from then on; vmm_exit_text says how.
  * Stays the handle's; for epoll. */
 int vmm_event_fd(const struct vmm *v);
@@ -65,8 +76,12 @@ int vmm_stop(struct vmm *v, int64_t deadline, struct err *e);
 /* Closes the handle; what runs keeps running. NULL is fine; returns NULL. */
 struct vmm *vmm_free(struct vmm *v);
 
-/* Ends every shim and VMM that an earlier agent of this run_dir left behind, and removes their
- * sockets. Does every step, joins the errors. */
-int vmm_remove_leftovers(const struct vmm_host *host, struct err *e);
+/* True for a sandbox whose shim and VMM stay. */
+typedef bool vmm_keep(void *ctx, const struct sandbox_id *id);
+/* Ends every shim and VMM of this run_dir, whoever started them, but those that `keep` says (NULL:
+ * ends all), and removes their sockets. Shims of an agent in another container, to which the path
+ * is another folder, are not of this run_dir. Does every step, joins the errors. `keep` may be
+ * called more than once for a sandbox. */
+int vmm_remove_leftovers(const struct vmm_host *host, vmm_keep *keep, void *ctx, struct err *e);
 
 #endif

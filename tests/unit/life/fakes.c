@@ -147,7 +147,7 @@ void vmm_host_done(struct vmm_host *host)
 {
 }
 
-int vmm_remove_leftovers(const struct vmm_host *host, struct err *e)
+int vmm_remove_leftovers(const struct vmm_host *host, vmm_keep *keep, void *ctx, struct err *e)
 {
     fakes.leftovers_removed++;
     return 0;

@@ -69,8 +69,21 @@ static struct shim_msg receive(int fd)
 static struct shim_msg ask(int fd, enum shim_msg_type request)
 {
     struct err e = {0};
-    assert_int_equal(shim_send(fd, request, deadline_in_ms(PATIENCE_MS), &e), 0);
+    assert_int_equal(shim_send(fd, SHIM_VERSION, request, deadline_in_ms(PATIENCE_MS), &e), 0);
     return receive(fd);
+}
+
+static struct shim_msg hello(int fd, uint32_t flags)
+{
+    struct err e = {0};
+    assert_int_equal(shim_send_hello(fd, flags, deadline_in_ms(PATIENCE_MS), &e), 0);
+    return receive(fd);
+}
+
+static void assert_refused(struct shim_msg m, enum shim_refusal why)
+{
+    assert_int_equal(m.type, SHIM_MSG_REFUSED);
+    assert_int_equal(m.refusal, why);
 }
 
 static void assert_closed(int fd)
@@ -86,7 +99,7 @@ static void test_hello(void **state)
     AUTO_CLOSE int fd = connect_to(&vm);
     struct err e = {0};
     struct proc_id id;
-    struct shim_msg m = ask(fd, SHIM_MSG_HELLO);
+    struct shim_msg m = hello(fd, 0);
     assert_int_equal(m.type, SHIM_MSG_STATE);
     assert_int_equal(m.version, SHIM_VERSION);
     assert_string_equal(m.id, vm.boot.id.text);
@@ -121,11 +134,10 @@ static void test_bad_requests(void **state)
         .magic = SHIM_MSG_MAGIC, .version = SHIM_VERSION + 1, .type = SHIM_MSG_KILL};
     AUTO_CLOSE int fd = connect_to(&vm);
     AUTO_CLOSE int bad = connect_to(&vm);
-    assert_int_equal(ask(fd, SHIM_MSG_ACK).type, SHIM_MSG_REFUSED); /* nothing has ended */
-    assert_int_equal(ask(fd, (enum shim_msg_type)999).type, SHIM_MSG_REFUSED);
+    assert_refused(ask(fd, (enum shim_msg_type)999), SHIM_REFUSAL_TYPE);
     assert_int_equal(io_write_full(fd, &m, sizeof m, deadline_in_ms(PATIENCE_MS), &e), 0);
     m = receive(fd);
-    assert_int_equal(m.type, SHIM_MSG_REFUSED);
+    assert_refused(m, SHIM_REFUSAL_VERSION);
     assert_int_equal(m.version, SHIM_VERSION);
     memset(&m, 'x', sizeof m);
     assert_int_equal(io_write_full(bad, &m, sizeof m, deadline_in_ms(PATIENCE_MS), &e), 0);
@@ -154,17 +166,103 @@ static void test_too_many_connections(void **state)
     stop_vm(&vm);
 }
 
-static void test_kill_request(void **state)
+static struct shim_msg ask_version(const struct vm *vm, uint16_t min, uint16_t max)
+{
+    struct err e = {0};
+    const struct shim_msg m = {.magic = SHIM_MSG_MAGIC,
+        .version = SHIM_VERSION_MIN,
+        .type = SHIM_MSG_HELLO,
+        .version_min = min,
+        .version_max = max};
+    AUTO_CLOSE int fd = connect_to(vm);
+    assert_int_equal(io_write_full(fd, &m, sizeof m, deadline_in_ms(PATIENCE_MS), &e), 0);
+    return receive(fd);
+}
+
+/* Agents of every age get the newest version that both know. */
+static void test_versions(void **state)
+{
+    struct vm vm = start_vm(*state);
+    struct shim_msg m = ask_version(&vm, 0, 0); /* version 1 has no such fields */
+    assert_int_equal(m.type, SHIM_MSG_STATE);
+    assert_int_equal(m.version, 1);
+    assert_int_equal(m.version_max, 0);
+    assert_string_equal(m.id, vm.boot.id.text);
+    m = ask_version(&vm, 1, 1);
+    assert_int_equal(m.version, 1);
+    m = ask_version(&vm, 1, 900);
+    assert_int_equal(m.type, SHIM_MSG_STATE);
+    assert_int_equal(m.version, SHIM_VERSION);
+    assert_int_equal(m.version_min, SHIM_VERSION_MIN);
+    assert_int_equal(m.version_max, SHIM_VERSION);
+    assert_refused(ask_version(&vm, SHIM_VERSION + 1, SHIM_VERSION + 2), SHIM_REFUSAL_VERSION);
+    stop_vm(&vm);
+}
+
+/* Who has no control may look, and no more. */
+static void test_control_is_exclusive(void **state)
 {
     struct vm vm = start_vm(*state);
     AUTO_CLOSE int fd = connect_to(&vm);
-    struct shim_msg m = ask(fd, SHIM_MSG_KILL);
+    struct shim_msg m = hello(fd, SHIM_HELLO_CONTROL);
+    assert_refused(m, SHIM_REFUSAL_CONTROLLED);
+    assert_int_equal(m.controller_pid, getpid());
+    /* This process lives, so its first connection is not taken over. */
+    assert_refused(hello(fd, SHIM_HELLO_CONTROL | SHIM_HELLO_TAKEOVER), SHIM_REFUSAL_CONTROLLED);
+    assert_refused(ask(fd, SHIM_MSG_KILL), SHIM_REFUSAL_NO_CONTROL);
+    assert_refused(ask(fd, SHIM_MSG_ACK), SHIM_REFUSAL_NO_CONTROL);
+    assert_int_equal(hello(fd, 0).type, SHIM_MSG_STATE);
+    assert_int_equal(ask(fd, SHIM_MSG_STATUS).ended, 0);
+    assert_string_equal(vmm_exit_text(vm.handle), "running");
+    vm.handle = vmm_free(vm.handle);
+    m = hello(fd, SHIM_HELLO_CONTROL);
+    assert_int_equal(m.type, SHIM_MSG_STATE);
+    assert_int_equal(m.controller_pid, getpid());
+    assert_refused(ask(fd, SHIM_MSG_ACK), SHIM_REFUSAL_RUNNING);
+    m = ask(fd, SHIM_MSG_KILL);
     assert_int_equal(m.type, SHIM_MSG_STATE);
     m = receive(fd);
     assert_int_equal(m.type, SHIM_MSG_EXITED);
     assert_true(WIFSIGNALED(m.wait_status) && WTERMSIG(m.wait_status) == SIGKILL);
-    assert_string_equal(vmm_exit_text(vm.handle), "qemu killed by SIGKILL");
-    stop_vm(&vm);
+}
+
+/* An agent that is gone while another process still holds its connection: TAKEOVER and only that
+ * ends its control. */
+static void test_takeover(void **state)
+{
+    struct vm vm = start_vm(*state);
+    struct err e = {0};
+    int status;
+    int pair[2];
+    int held;
+    size_t n;
+    char c;
+    pid_t agent;
+    AUTO_CLOSE int fd = -1;
+    vm.handle = vmm_free(vm.handle);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    agent = fork();
+    if (agent == 0) {
+        held = connect_to(&vm);
+        if (hello(held, SHIM_HELLO_CONTROL).type == SHIM_MSG_STATE)
+            (void)sock_send_fds(pair[1], "x", 1, &held, 1, &e);
+        (void)read(pair[1], &c, 1);
+        _exit(0);
+    }
+    assert_int_equal(sock_recv_fds(pair[0], &c, 1, &held, 1, &n, &e), 1);
+    assert_int_equal(n, 1);
+    fd = connect_to(&vm);
+    assert_refused(hello(fd, SHIM_HELLO_CONTROL | SHIM_HELLO_TAKEOVER), SHIM_REFUSAL_CONTROLLED);
+    assert_int_equal(write(pair[0], "x", 1), 1);
+    assert_int_equal(waitpid(agent, &status, 0), agent);
+    assert_refused(hello(fd, SHIM_HELLO_CONTROL), SHIM_REFUSAL_CONTROLLED);
+    assert_int_equal(hello(fd, SHIM_HELLO_CONTROL | SHIM_HELLO_TAKEOVER).type, SHIM_MSG_STATE);
+    assert_closed(held);
+    assert_int_equal(ask(fd, SHIM_MSG_KILL).type, SHIM_MSG_STATE);
+    assert_int_equal(receive(fd).type, SHIM_MSG_EXITED);
+    (void)close(held);
+    (void)close(pair[0]);
+    (void)close(pair[1]);
 }
 
 /* The agent goes, the VM ends, another agent comes: it still learns how, and then the shim ends. */
@@ -183,19 +281,20 @@ static void test_end_is_kept(void **state)
     pidfd = proc_open(&shim, &e);
     vm.handle = vmm_free(vm.handle);
     first = connect_to(&vm);
-    assert_int_equal(ask(first, SHIM_MSG_HELLO).ended, 0);
+    assert_int_equal(hello(first, SHIM_HELLO_CONTROL).ended, 0);
     assert_int_equal(kill(vmm, SIGKILL), 0);
     assert_int_equal(receive(first).type, SHIM_MSG_EXITED);
     cleanup_close_(&first);
     first = -1;
     second = connect_to(&vm);
-    m = ask(second, SHIM_MSG_HELLO);
+    m = hello(second, SHIM_HELLO_CONTROL);
     assert_int_equal(m.ended, 1);
     assert_true(WIFSIGNALED(m.wait_status));
-    assert_int_equal(shim_send(second, SHIM_MSG_ACK, deadline_in_ms(PATIENCE_MS), &e), 0);
+    assert_int_equal(
+        shim_send(second, SHIM_VERSION, SHIM_MSG_ACK, deadline_in_ms(PATIENCE_MS), &e), 0);
     assert_int_equal(proc_wait_gone(pidfd, deadline_in_ms(PATIENCE_MS), &e), 0);
     assert_int_equal(waitpid(shim.pid, NULL, 0), shim.pid);
-    assert_int_equal(vmm_remove_leftovers(&f->host, &e), 0);
+    assert_int_equal(vmm_remove_leftovers(&f->host, NULL, NULL, &e), 0);
     assert_int_equal(fixture_count_sockets(f), 0);
 }
 
@@ -215,7 +314,7 @@ static void test_only_root_is_served(void **state)
         int fd = setuid(FIXTURE_UID) < 0 ? -1 : sock_connect_unix(vm.socket, &e);
         if (fd < 0)
             _exit(2);
-        (void)shim_send(fd, SHIM_MSG_KILL, deadline_in_ms(PATIENCE_MS), &e);
+        (void)shim_send(fd, SHIM_VERSION, SHIM_MSG_KILL, deadline_in_ms(PATIENCE_MS), &e);
         _exit(shim_receive(fd, deadline_in_ms(PATIENCE_MS), &m, &e) < 0 ? 0 : 1);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
@@ -320,7 +419,9 @@ int main(void)
         cmocka_unit_test_teardown(test_signals_end_nothing, fixture_tidy),
         cmocka_unit_test_teardown(test_bad_requests, fixture_tidy),
         cmocka_unit_test_teardown(test_too_many_connections, fixture_tidy),
-        cmocka_unit_test_teardown(test_kill_request, fixture_tidy),
+        cmocka_unit_test_teardown(test_versions, fixture_tidy),
+        cmocka_unit_test_teardown(test_control_is_exclusive, fixture_tidy),
+        cmocka_unit_test_teardown(test_takeover, fixture_tidy),
         cmocka_unit_test_teardown(test_end_is_kept, fixture_tidy),
         cmocka_unit_test_teardown(test_only_root_is_served, fixture_tidy),
         cmocka_unit_test_teardown(test_hostile_plans, fixture_tidy),

@@ -176,7 +176,7 @@ int fixture_tear_down(void **state)
     struct fixture *f = *state;
     const char *del[] = {"netns", "delete", f->netns_name, NULL};
     struct err e = {0};
-    int rc = vmm_remove_leftovers(&f->host, &e);
+    int rc = vmm_remove_leftovers(&f->host, NULL, NULL, &e);
     vmm_host_done(&f->host);
     if (run_ip(del) < 0 || io_remove_tree(AT_FDCWD, f->dir, &e) < 0)
         rc = -1;
@@ -187,7 +187,7 @@ int fixture_tidy(void **state)
 {
     const struct fixture *f = *state;
     struct err e = {0};
-    return vmm_remove_leftovers(&f->host, &e);
+    return vmm_remove_leftovers(&f->host, NULL, NULL, &e);
 }
 
 struct vmm_boot fixture_boot(const struct fixture *f, enum guest g)

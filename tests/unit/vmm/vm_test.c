@@ -263,13 +263,13 @@ static void test_leftovers(void **state)
     assert_int_equal(mknodat(stale, "not-an-id.shim", S_IFSOCK | 0600, 0), 0);
     (void)vmm_free(a); /* as if this agent had died: both run on */
     assert_int_equal(fixture_count_vmms(), 1);
-    assert_int_equal(vmm_remove_leftovers(&f->host, &e), 0);
+    assert_int_equal(vmm_remove_leftovers(&f->host, NULL, NULL, &e), 0);
     assert_int_equal(proc_wait_gone(vmm, deadline_in_ms(0), &e), 0);
     assert_int_equal(proc_wait_gone(shim, deadline_in_ms(0), &e), 0);
     assert_int_equal(fixture_count_vmms(), 0);
     assert_int_equal(fixture_count_sockets(f), 1); /* what is not a shim's stays */
     assert_int_equal(unlinkat(stale, "not-an-id.shim", 0), 0);
-    assert_int_equal(vmm_remove_leftovers(&f->host, &e), 0);
+    assert_int_equal(vmm_remove_leftovers(&f->host, NULL, NULL, &e), 0);
 }
 
 /* A shim that does not answer, one without a socket, and one of another run folder. */
@@ -284,9 +284,9 @@ static void test_leftovers_by_search(void **state)
     assert_int_equal(kill(vmm_shim_pid(a), SIGSTOP), 0);
     (void)vmm_free(a);
     other.run_dir = "/tmp/torpor-no-such-run-dir";
-    assert_int_equal(vmm_remove_leftovers(&other, &e), 0);
+    assert_int_equal(vmm_remove_leftovers(&other, NULL, NULL, &e), 0);
     assert_int_equal(fixture_count_vmms(), 1);
-    assert_int_equal(vmm_remove_leftovers(&f->host, &e), 0);
+    assert_int_equal(vmm_remove_leftovers(&f->host, NULL, NULL, &e), 0);
     assert_int_equal(proc_wait_gone(vmm, deadline_in_ms(0), &e), 0);
     assert_int_equal(proc_wait_gone(shim, deadline_in_ms(0), &e), 0);
     assert_nothing_left(f);

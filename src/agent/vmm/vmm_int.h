@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The handle, shared by what starts a VM and what adopts one. */
+#ifndef TORPOR_AGENT_VMM_VMM_INT_H
+#define TORPOR_AGENT_VMM_VMM_INT_H
+
+#include "agent/vmm/vmm.h"
+#include "base/proc.h"
+
+enum {
+    SHIM_PATH_MAX = 108, /* sun_path */
+    EXIT_TEXT_MAX = 384,
+};
+
+struct vmm {
+    char socket_path[SHIM_PATH_MAX];
+    struct proc_id shim;
+    struct proc_id vmm;
+    unsigned version; /* of the protocol, on `link` */
+    int link;         /* the control connection */
+    int shim_pidfd;
+    int vmm_pidfd; /* -1 when it had ended before it could be opened */
+    bool stopped;
+    char exit_text[EXIT_TEXT_MAX];
+};
+
+/* A handle without descriptors; NULL without memory. */
+struct vmm *vmm_new_handle(struct err *e);
+/* Stores <run_dir>/<id>.shim. ERR_INVALID when that is too long for a socket. */
+int vmm_socket_path(
+    const struct vmm_host *h, const struct sandbox_id *id, char dst[SHIM_PATH_MAX], struct err *e);
+/* Opens v->shim and v->vmm. ERR_NOT_FOUND when the shim is gone. The VMM may be: then the shim
+ * says how. */
+int vmm_open_pidfds(struct vmm *v, struct err *e);
+
+#endif
