@@ -112,12 +112,10 @@ test-node: setup-test
 
 # A machine with KVM and device-mapper, made of the kernel and image above and of programs without
 # sanitizers, and the tests that it runs. tests/lab/build.sh says what is in it.
-lab_programs := src/agent/torpor-agent src/control/torpor-control src/shim/torpor-shim \
-	$(addprefix tests/,lab/test_lab_kvm lab/tsc_khz $(addprefix net/test_net_,pool egress flows dns))
 lab-data: test-data $(build)/bench/build.ninja
 	@if [ "$$(id -u)" -eq 0 ]; then \
 		echo "== making the lab (build/lab)"; \
-		ninja -C $(build)/bench --quiet $(lab_programs) && \
+		ninja -C $(build)/bench --quiet lab-programs && \
 		$(root)/tests/lab/build.sh $(build)/lab $(build)/bench $(build)/data || \
 		echo "== that failed: the lab is run as it was made before, or not at all"; \
 	else \

@@ -6,8 +6,8 @@
 #
 # usage: tests/lab/build.sh <out> <build> <data>
 #
-#   <out>    gets modules/ (of the kernel), lab.img and initrd
-#   <build>  a meson build folder: agent, control plane, shim and the tests to be run
+#   <out>    gets modules/ (of the kernel), lab.img, initrd, and tests, their names
+#   <build>  a meson build folder in which lab-programs has been built
 #   <data>   guest kernel and image "minimal", as images/ makes them; the lab runs this kernel too
 #
 # What it runs beside ours comes from this machine's Debian packages, with the shared objects that
@@ -28,8 +28,9 @@ need_programs apt-cache dpkg-deb depmod mke2fs cpio ldd busybox
 
 # Sparse. Agents want 2 GiB of the disk left for pauses.
 disk_size=8G
-tests=(lab/test_lab_kvm net/test_net_pool net/test_net_egress net/test_net_flows net/test_net_dns)
-ours=(src/agent/torpor-agent src/control/torpor-control src/shim/torpor-shim)
+# The build says what is to be run, and with which programs.
+mapfile -t tests < <(sed -n 's/^test //p' "$build/tests/lab/programs")
+mapfile -t ours < <(sed -n 's/^program //p' "$build/tests/lab/programs")
 theirs=(/usr/bin/qemu-system-x86_64 /usr/bin/setpriv /usr/sbin/nft /usr/sbin/ip /usr/sbin/dmsetup)
 firmware=(/usr/share/qemu/{qboot.rom,pvh.bin,linuxboot_dma.bin,kvmvapic.bin})
 # Of the kernel's tree; all else a machine like this never loads.
@@ -38,7 +39,7 @@ module_folders=(arch crypto lib net virt drivers/block drivers/md drivers/virtio
 disk_modules=(virtio_ring virtio virtio_mmio virtio_blk)
 
 # The command line, in builds that have one.
-[ ! -e "$build/src/cli/torpor" ] || ours+=(src/cli/torpor)
+[ ! -e "$build/src/cli/torpor" ] || ours+=("$build/src/cli/torpor")
 
 # --- The kernel's modules -------------------------------------------------------------------------
 
@@ -116,15 +117,21 @@ add_busybox() {
     ln -s ../bin/busybox "$tree/usr/sbin/modprobe"
 }
 
+# lab_name FILE: what run.sh calls this test.
+lab_name() {
+    local base=${1##*/}
+    echo "${base#test_}"
+}
+
 make_disk() {
     local file
     make_folders
-    add_program "${theirs[@]}" "${ours[@]/#/$build/}" "${tests[@]/#/$build/tests/}"
+    add_program "${theirs[@]}" "${ours[@]}" "${tests[@]}"
     add "${firmware[@]}"
     add_busybox
     cp -R "$out/modules/lib/modules" "$tree/lib/"
     for file in "${tests[@]}"; do
-        ln -s "$build/tests/$file" "$tree/lab/$(basename "${file/test_/}")"
+        ln -s "$file" "$tree/lab/$(lab_name "$file")"
     done
     [ ! -e "$build/src/cli/torpor" ] || ln -s "$build/src/cli/torpor" "$tree/lab/torpor"
     install -m 0755 "$here/test_machine.sh" "$tree/lab/machine"
@@ -166,7 +173,7 @@ END
 # input_files: everything that the disk is made of but Debian's shared objects, which change with
 # the programs' packages.
 input_files() {
-    printf '%s\n' "$here"/{build,init,test_machine}.sh "${ours[@]/#/$build/}" "${tests[@]/#/$build/tests/}" \
+    printf '%s\n' "$here"/{build,init,test_machine}.sh "$build/tests/lab/programs" "${ours[@]}" "${tests[@]}" \
         "${theirs[@]}" "$data"/kernels/current/{vmlinux,initrd} "$data/images/minimal/rootfs.img" \
         "$(command -v busybox)"
 }
@@ -184,5 +191,11 @@ get_modules
 make_disk
 make_initrd
 mv -f "$work/lab.img" "$work/initrd" "$out/"
+{
+    echo machine
+    for file in "${tests[@]}"; do
+        lab_name "$file"
+    done
+} >"$out/tests"
 echo "$inputs" >"$out/inputs"
 say "ready: $out/lab.img ($(du -h "$out/lab.img" | cut -f1))"

@@ -10,17 +10,15 @@
 #   <data>     where kernels/current/vmlinux is
 #   <tsc_khz>  a program that prints the frequency of this machine's TSC
 #   TEST       default: all
-#   LAB_SECONDS ends a run that hangs, default 240
+#   LAB_SECONDS ends a run that hangs, default 300
 #
 # The machine is emulated (TCG), whatever this host can do: its processor has svm, its kernel is known,
 # and nobody else's devices are in it. Exit status 77: cannot run here.
 set -euo pipefail
 lab=${1:?usage: run.sh <lab> <data> <tsc_khz> [TEST...]} data=${2:?} tsc_khz=${3:?}
 shift 3
-[ $# -gt 0 ] || set -- machine lab_kvm net_pool net_egress net_flows net_dns
-
 # The whole run; what runs inside has deadlines of its own.
-deadline_seconds=${LAB_SECONDS:-240}
+deadline_seconds=${LAB_SECONDS:-300}
 memory_mib=2048
 
 skip() {
@@ -28,6 +26,10 @@ skip() {
     exit 77
 }
 [ -e "$lab/inputs" ] || skip "no lab in $lab (make lab makes it, as root)"
+if [ $# -eq 0 ]; then
+    mapfile -t all <"$lab/tests"
+    set -- "${all[@]}"
+fi
 command -v qemu-system-x86_64 >/dev/null || skip "no qemu-system-x86_64"
 
 # Two runs at once would share the result disk.
