@@ -33,5 +33,6 @@ void bench_exec(const struct stack *s, size_t runs);
 void bench_guest(const struct stack *s);
 void bench_forks(const struct stack *s);
 void bench_many(const struct stack *s);
+void bench_recover(struct stack *s);
 
 #endif

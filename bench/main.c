@@ -22,6 +22,7 @@ int main(void)
     bench_forks(&stack);
     bench_many(&stack);
     bench_create(&stack, CREATE_RUNS);
+    bench_recover(&stack);
     stack_stop(&stack);
     return 0;
 }

@@ -15,20 +15,19 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 [ $# -eq 0 ] || die "usage: down.sh (settings are in the environment; see the head of $here/down.sh)"
 
-# stop_agent: the agent removes everything of the host that it has made. Where it has ended by itself
-# (killed, crashed), that is all still there: then it is started once more, because it begins with
-# removing what it finds of itself, and stopped.
+# stop_agent: the agent alone leaves its VMs running, for the next agent. So it is run once more, to
+# stop them and to remove everything of the host that it has made; also where it had crashed.
 stop_agent() {
-    if stop_process agent 60; then
-        return
-    fi
+    stop_process agent 60 || true
     if [ "$boot" != "$(boot_id)" ]; then
         say "the machine was started anew since then: nothing can be left"
         return
     fi
-    say "torpor-agent had no time to clear up: starting it once for that"
-    start_agent || { log_tail agent && die "torpor-agent did not start; what it made is still there"; }
-    stop_process agent 60 || { log_tail agent && die "torpor-agent did not end by itself"; }
+    say "stopping the virtual machines"
+    clean_environment
+    "${environment[@]}" TORPOR_DIR="$data" TORPOR_SHIM="$data/bin/torpor-shim" \
+        "$data/bin/torpor-agent" --stop-all >>"$home/log/agent.log" 2>&1 </dev/null ||
+        { log_tail agent && die "what the agent made of this host is still there"; }
 }
 
 # remains INSTANCE: what is there under an instance's name, one thing a line.

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/life/crash.h"
 #include "agent/life/life.h"
 #include "agent/net/net.h"
 #include "agent/rpc.h"
@@ -129,15 +130,15 @@ static int say_ready(const struct agent *a, int fd, struct err *e)
     return rc;
 }
 
-static int start_parts(struct agent *a, int ready_fd, struct err *e)
+static int open_host(struct agent *a, bool only_stop, struct err *e)
 {
     struct life_config config;
     if (find_programs(a, e) < 0 || read_settings(a, &config, e) < 0)
         return -1;
+    config.only_stop = only_stop;
+    crash_init();
     a->life = life_open(&config, e);
-    if (!a->life || serve(a, e) < 0)
-        return -1;
-    return say_ready(a, ready_fd, e);
+    return a->life ? 0 : -1;
 }
 
 struct agent *agent_start(int ready_fd, struct err *e)
@@ -148,7 +149,8 @@ struct agent *agent_start(int ready_fd, struct err *e)
         (void)err_set(e, ERR_NOMEM, "out of memory");
         return NULL;
     }
-    if (start_parts(a, ready_fd, e) == 0)
+    if (open_host(a, /* only_stop= */ false, e) == 0 && serve(a, e) == 0 &&
+        say_ready(a, ready_fd, e) == 0)
         return a;
     (void)agent_stop(a, &ignored);
     return NULL;
@@ -157,8 +159,23 @@ struct agent *agent_start(int ready_fd, struct err *e)
 int agent_stop(struct agent *a, struct err *e)
 {
     int rc = 0;
+    if (a->life)
+        life_wake(a->life);
     agent_rpc_stop(a->rpc);
     if (a->life)
+        rc = life_leave(a->life, e);
+    free(a);
+    return rc;
+}
+
+int agent_stop_all(struct err *e)
+{
+    struct agent *a = calloc(1, sizeof *a);
+    int rc;
+    if (!a)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    rc = open_host(a, /* only_stop= */ true, e);
+    if (rc == 0)
         rc = life_close(a->life, e);
     free(a);
     return rc;

@@ -24,7 +24,12 @@ struct agent;
  * "ready instance=<n> socket=<path>" once calls are served.
  */
 struct agent *agent_start(int ready_fd, struct err *e);
-/* Stops every VM and removes what it made of the host. -1 with all errors joined. */
+/* Leaves: VMs run on and are adopted by the next agent of this data folder. */
 int agent_stop(struct agent *a, struct err *e);
+
+/* Without serving anybody: stops every VM of the data folder (its sandbox becomes `stopped`, its
+ * files stay) and removes everything of its instance from the host. ERR_CONFLICT while an agent
+ * serves it. */
+int agent_stop_all(struct err *e);
 
 #endif

@@ -4,6 +4,7 @@
 #include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,24 +15,41 @@
 
 static const char usage[] =
     "Usage: torpor-agent [--ready-fd N]\n"
+    "       torpor-agent --stop-all\n"
     "Serves the sandboxes of this host over a unix socket. Settings come from the environment;\n"
-    "TORPOR_DIR is the data folder. SIGTERM stops every VM and removes what it made of the host.\n";
+    "TORPOR_DIR is the data folder. SIGTERM ends the agent only: VMs run on, and the next agent "
+    "of\n"
+    "the same folder adopts them. --stop-all stops them and removes all of it from the host.\n";
 
-/* The descriptor of --ready-fd, -1 without; -2 for a bad command line. */
-static int parse_options(int argc, char **argv)
+struct options {
+    int ready_fd; /* -1: none */
+    bool stop_all;
+};
+
+static bool parse_options(int argc, char **argv, struct options *ret)
 {
-    static const struct option options[] = {
-        {"ready-fd", required_argument, NULL, 'r'}, {"help", no_argument, NULL, 'h'}, {0}};
-    int ready_fd = -1;
+    static const struct option options[] = {{"ready-fd", required_argument, NULL, 'r'},
+        {"stop-all", no_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {0}};
+    *ret = (struct options){.ready_fd = -1};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        char *end;
-        if (c != 'r')
-            return -2;
-        ready_fd = (int)strtol(optarg, &end, 10);
-        if (*end || ready_fd < 3)
-            return -2;
+        char *end = NULL;
+        if (c == 's')
+            ret->stop_all = true;
+        else if (c != 'r')
+            return false;
+        else if ((ret->ready_fd = (int)strtol(optarg, &end, 10)) < 3 || *end)
+            return false;
     }
-    return optind == argc ? ready_fd : -2;
+    return optind == argc;
+}
+
+static int stop_all(void)
+{
+    struct err e = {0};
+    if (agent_stop_all(&e) == 0)
+        return 0;
+    log_err("could not stop all: %s", e.msg);
+    return 1;
 }
 
 static void wait_for_stop(const sigset_t *set)
@@ -44,13 +62,12 @@ static void wait_for_stop(const sigset_t *set)
 int main(int argc, char **argv)
 {
     struct err e = {0};
+    struct options options;
     struct agent *a;
     sigset_t set;
-    int ready_fd;
     if (argc > 1 && strcmp(argv[1], "net-helper") == 0)
         return net_helper_main(argc, argv);
-    ready_fd = parse_options(argc, argv);
-    if (ready_fd == -2) {
+    if (!parse_options(argc, argv, &options)) {
         (void)fputs(usage, stderr);
         return 2;
     }
@@ -60,7 +77,9 @@ int main(int argc, char **argv)
     (void)sigaddset(&set, SIGINT);
     (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
-    a = agent_start(ready_fd, &e);
+    if (options.stop_all)
+        return stop_all();
+    a = agent_start(options.ready_fd, &e);
     if (!a) {
         log_err("cannot start: %s", e.msg);
         return 1;
@@ -68,7 +87,7 @@ int main(int argc, char **argv)
     log_info("serving");
     wait_for_stop(&set);
     if (agent_stop(a, &e) < 0) {
-        log_err("could not remove everything: %s", e.msg);
+        log_err("could not leave cleanly: %s", e.msg);
         return 1;
     }
     return 0;

@@ -16,6 +16,7 @@
 #include "agent/life/life.h"
 #include "agent/life/templates.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/sock.h"
 #include "http/server.h"
@@ -27,6 +28,7 @@
 enum {
     THREADS_MAX = 512, /* an exec holds one for as long as it runs */
     CONNECTIONS_MAX = 2048,
+    LIST_WAIT_MS_MAX = 30000,
     ARENA_BYTES_MAX = 320 << 20, /* a unary file beside its encoded form */
 };
 
@@ -215,6 +217,9 @@ static int list_sandboxes(struct rpc_call *call, const void *req, void *resp, st
     struct lister sandboxes = {.arena = call->arena,
         .list = &out->sandboxes,
         .item_size = sizeof(struct agent_sandbox_info *)};
+    if (r->since_revision > 0 && r->wait_ms > 0)
+        life_wait_change(call->ctx, r->since_revision,
+            deadline_in_ms(r->wait_ms < LIST_WAIT_MS_MAX ? r->wait_ms : LIST_WAIT_MS_MAX));
     if (life_list(call->ctx, r->since_revision, list_sandbox, &sandboxes, &summary, e) < 0 ||
         list_templates(call, out, e) < 0)
         return -1;

@@ -48,16 +48,15 @@ static void keep_answer(struct http_conn *c, int64_t deadline, struct reply *ret
         ret->json = NULL;
 }
 
-void api_send(const struct stack *s, const struct api_request *q, struct reply *ret)
+static struct http_conn *send_request(
+    const struct stack *s, const struct api_request *q, int64_t deadline, struct err *e)
 {
     struct http_header headers[3];
     size_t n = 0;
-    struct err e = {0};
-    int64_t deadline = deadline_in_ms(CALL_MS);
-    int fd = sock_connect_tcp("127.0.0.1", (uint16_t)s->port, deadline, &e);
-    struct http_conn *c = fd < 0 ? NULL : http_conn_new(fd, &e);
+    int fd = sock_connect_tcp("127.0.0.1", (uint16_t)s->port, deadline, e);
+    struct http_conn *c = fd < 0 ? NULL : http_conn_new(fd, e);
     if (!c)
-        fail_msg("connect: %s", e.msg);
+        return NULL;
     if (q->key)
         headers[n++] = (struct http_header){SLICE_LIT("X-API-Key"), slice_cstr(q->key)};
     if (q->content_type)
@@ -70,10 +69,37 @@ void api_send(const struct stack *s, const struct api_request *q, struct reply *
                 .n_headers = n,
                 .body = q->body,
                 .body_length = HTTP_BODY_IS_SLICE},
-            deadline, &e) < 0)
+            deadline, e) < 0)
+        return http_conn_free(c);
+    return c;
+}
+
+void api_send(const struct stack *s, const struct api_request *q, struct reply *ret)
+{
+    struct err e = {0};
+    int64_t deadline = deadline_in_ms(CALL_MS);
+    struct http_conn *c = send_request(s, q, deadline, &e);
+    if (!c)
         fail_msg("%s %s: %s", q->method, q->path, e.msg);
     keep_answer(c, deadline, ret);
     (void)http_conn_free(c);
+}
+
+int api_try(const struct stack *s, const char *method, const char *path, const char *body)
+{
+    const struct http_response_head *head;
+    struct err e = {0};
+    int64_t deadline = deadline_in_ms(CALL_MS);
+    struct http_conn *c = send_request(s,
+        &(struct api_request){.method = method,
+            .path = path,
+            .key = s->key,
+            .content_type = body ? "application/json" : NULL,
+            .body = slice_cstr(body)},
+        deadline, &e);
+    int status = c && http_recv_head(c, &head, deadline, &e) == 0 ? head->status : 0;
+    (void)http_conn_free(c);
+    return status;
 }
 
 void api(const struct stack *s, const char *method, const char *path, const char *body,

@@ -112,25 +112,61 @@ static void free_all(char **list)
         free(*list);
 }
 
-void stack_start_agent(struct stack *s)
+enum { AGENT_SETTINGS = 10 };
+
+static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
 {
     char uid[16];
-    const char *const argv[] = {AGENT_PROGRAM, "--ready-fd", "3", NULL};
-    char *envp[9] = {0};
-    AUTO_BUF struct buf line = BUF_INIT(4096);
     (void)snprintf(uid, sizeof uid, "%u", (unsigned)s->control_uid);
-    envp[0] = setting("TORPOR_DIR", s->dir);
-    envp[1] = setting("TORPOR_CONTROL_UID", uid);
-    envp[2] = setting("TORPOR_SHIM", SHIM_PROGRAM);
-    envp[3] = setting("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    envp[4] = setting("ASAN_OPTIONS", "detect_leaks=1");
-    envp[5] = setting("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1");
-    envp[6] = setting("TORPOR_SLOTS", s->slots ? s->slots : "");
-    envp[7] = setting("TORPOR_MEMORY_MB", s->memory_mb ? s->memory_mb : "");
+    memset(ret, 0, AGENT_SETTINGS * sizeof *ret);
+    ret[0] = setting("TORPOR_DIR", s->dir);
+    ret[1] = setting("TORPOR_CONTROL_UID", uid);
+    ret[2] = setting("TORPOR_SHIM", SHIM_PROGRAM);
+    ret[3] = setting("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    ret[4] = setting("ASAN_OPTIONS", "detect_leaks=1");
+    ret[5] = setting("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1");
+    ret[6] = setting("TORPOR_SLOTS", s->slots ? s->slots : "");
+    ret[7] = setting("TORPOR_MEMORY_MB", s->memory_mb ? s->memory_mb : "");
+    ret[8] = setting("TORPOR_CRASH", s->crash ? s->crash : "");
+}
+
+void stack_start_agent(struct stack *s)
+{
+    const char *const argv[] = {AGENT_PROGRAM, "--ready-fd", "3", NULL};
+    char *envp[AGENT_SETTINGS];
+    AUTO_BUF struct buf line = BUF_INIT(4096);
+    agent_settings(s, envp);
     start_program(s, "agent", argv, envp, &s->agent, &line);
     free_all(envp);
     if (sscanf(line.p, "ready instance=%u socket=%127s", &s->instance, s->agent_socket) != 2)
         fail_msg("agent said: %s", line.p);
+}
+
+void stack_stop_all(struct stack *s)
+{
+    const char *const argv[] = {AGENT_PROGRAM, "--stop-all", NULL};
+    char *envp[AGENT_SETTINGS];
+    char path[160];
+    struct err e = {0};
+    pid_t pid = 0;
+    int status = -1;
+    AUTO_CLOSE int log = -1;
+    (void)snprintf(path, sizeof path, "%s/agent.log", s->root);
+    log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    s->crash = NULL;
+    agent_settings(s, envp);
+    if (proc_spawn(&(struct proc_spawn){.path = argv[0],
+                       .argv = (char *const *)(uintptr_t)argv,
+                       .envp = envp,
+                       .fds = (const int[]){-1, log, log},
+                       .n_fds = 3},
+            &pid, &e) < 0 ||
+        proc_reap(pid, &status, &e) < 0)
+        fail_msg("%s", e.msg);
+    free_all(envp);
+    if (status != 0)
+        show_log(s, "agent");
+    assert_int_equal(status, 0);
 }
 
 /* The control plane's program where its uid can reach it. */
@@ -231,6 +267,7 @@ void stack_stop(struct stack *s)
         show_log(s, "agent");
     assert_int_equal(control, 0);
     assert_int_equal(agent, 0);
+    stack_stop_all(s);
     assert_int_equal(io_remove_tree(AT_FDCWD, s->root, &e), 0);
 }
 
@@ -300,6 +337,18 @@ pid_t find_vmm(const char *id)
     struct vmm_search s = {.id = id};
     each_process(match_vmm, &s);
     return s.pid;
+}
+
+pid_t parent_of(pid_t pid)
+{
+    char path[64];
+    AUTO_BUF struct buf text = BUF_INIT(1 << 16);
+    struct err e = {0};
+    const char *p;
+    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    if (io_read_file(AT_FDCWD, path, &text, &e) < 0 || !(p = strstr(text.p, "PPid:")))
+        return 0;
+    return (pid_t)strtol(p + 5, NULL, 10);
 }
 
 struct process_list {

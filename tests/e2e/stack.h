@@ -26,6 +26,7 @@ struct stack {
     uid_t control_uid;
     const char *slots;     /* TORPOR_SLOTS of the next start of the agent; NULL: the default */
     const char *memory_mb; /* TORPOR_MEMORY_MB likewise */
+    const char *crash;     /* TORPOR_CRASH likewise (agent/life/crash.h) */
 };
 
 /* Why this machine cannot run it (not root, no data); NULL when it can. */
@@ -34,6 +35,8 @@ const char *stack_unavailable(void);
 void stack_start(struct stack *s);
 void stack_start_agent(struct stack *s);
 void stack_start_control(struct stack *s);
+/* Runs `torpor-agent --stop-all` to its end; fails the test unless it succeeds. */
+void stack_stop_all(struct stack *s);
 /* Ends one program with a signal and waits for its end. Returns its wait status. */
 int stack_end(pid_t *pid, int sig);
 /* Ends both, checks that they exited well, removes the folder. */
@@ -57,6 +60,8 @@ void reply_done(struct reply *r);
  */
 void api(const struct stack *s, const char *method, const char *path, const char *body,
     struct reply *ret);
+/* A request whose server may die meanwhile: the answer's status, 0 when there was none. */
+int api_try(const struct stack *s, const char *method, const char *path, const char *body);
 /* The same with everything said. `key` NULL sends none. */
 struct api_request {
     const char *method;
@@ -81,6 +86,8 @@ void write_file(const struct stack *s, const char *id, const char *path, struct 
 
 /* The pid of the VMM of a sandbox, by its command line; 0 when there is none. */
 pid_t find_vmm(const char *id);
+
+pid_t parent_of(pid_t pid); /* 0 when there is no such process */
 
 /* What the host has of this instance, as sorted text: links, namespaces, nft, processes, files of
  * the run folder. Two are equal when nothing leaked. */

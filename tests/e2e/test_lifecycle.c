@@ -87,16 +87,6 @@ static void kill_hard(pid_t pid)
     (void)close(fd);
 }
 
-static pid_t parent_of(pid_t pid)
-{
-    char path[64];
-    AUTO_BUF struct buf text = BUF_INIT(1 << 16);
-    struct err e = {0};
-    (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    assert_int_equal(io_read_file(-100, path, &text, &e), 0);
-    return (pid_t)strtol(strstr(text.p, "PPid:") + 5, NULL, 10);
-}
-
 static void picture(struct buf *ret)
 {
     buf_reset(ret);
@@ -255,13 +245,23 @@ static void client_that_goes_away_leaves_nothing(void **state)
     wait_no_vm_left();
 }
 
-static void agent_killed_leaves_nothing_running_and_loses_nothing(void **state)
+static void exec_says_hello(const char *id)
+{
+    AUTO_REPLY struct reply r = {0};
+    exec_in(&stack, id, "{\"cmd\":\"echo\",\"args\":[\"hello\"]}", &r);
+    assert_string_equal(reply_text(&r, "stdout"), "hello\n");
+}
+
+/* The agent ends by `sig`; its VMs run on, and the next one answers for them. */
+static void agent_ends_and_vms_run_on(int sig)
 {
     char id[32];
     char next[32];
-    NEEDS_STACK();
+    pid_t vmm;
     create_sandbox(&stack, "{}", id);
-    (void)stack_end(&stack.agent, SIGKILL);
+    vmm = find_vmm(id);
+    (void)stack_end(&stack.agent, sig);
+    assert_int_equal(find_vmm(id), vmm);
     {
         AUTO_REPLY struct reply r = {0};
         api(&stack, "POST", "/v1/sandboxes", "{}", &r);
@@ -270,10 +270,35 @@ static void agent_killed_leaves_nothing_running_and_loses_nothing(void **state)
         assert_string_not_equal(r.retry_after, "");
     }
     stack_start_agent(&stack);
-    assert_int_equal(find_vmm(id), 0);
-    wait_status(id, "stopped", "vm_exited");
+    exec_says_hello(id);
+    assert_int_equal(find_vmm(id), vmm);
     create_sandbox(&stack, "{}", next);
     delete_sandbox(&stack, next);
+    delete_sandbox(&stack, id);
+    assert_no_vm_left();
+}
+
+static void agent_killed_loses_nothing(void **state)
+{
+    NEEDS_STACK();
+    agent_ends_and_vms_run_on(SIGKILL);
+}
+
+static void agent_restarted_loses_nothing(void **state)
+{
+    NEEDS_STACK();
+    agent_ends_and_vms_run_on(SIGTERM);
+}
+
+static void vm_that_dies_without_an_agent_is_stopped(void **state)
+{
+    char id[32];
+    NEEDS_STACK();
+    create_sandbox(&stack, "{}", id);
+    (void)stack_end(&stack.agent, SIGKILL);
+    kill_hard(find_vmm(id));
+    stack_start_agent(&stack);
+    wait_status(id, "stopped", "vm_exited");
     delete_sandbox(&stack, id);
     assert_no_vm_left();
 }
@@ -304,7 +329,7 @@ static void unknown_template_makes_nothing(void **state)
     assert_no_vm_left();
 }
 
-static void agent_stopped_leaves_nothing_on_the_host(void **state)
+static void stopping_all_leaves_nothing_on_the_host(void **state)
 {
     AUTO_BUF struct buf left = BUF_INIT(1 << 20);
     char id[32];
@@ -312,6 +337,7 @@ static void agent_stopped_leaves_nothing_on_the_host(void **state)
     NEEDS_STACK();
     create_sandbox(&stack, "{}", id);
     assert_int_equal(stack_end(&stack.agent, SIGTERM), 0);
+    stack_stop_all(&stack);
     picture(&left);
     (void)snprintf(folder, sizeof folder, "%s/sandboxes/%s\n", stack.dir, id);
     assert_non_null(left.p);
@@ -364,9 +390,11 @@ int main(void)
         cmocka_unit_test(guest_that_powers_off_is_stopped),
         cmocka_unit_test(ten_at_once),
         cmocka_unit_test(client_that_goes_away_leaves_nothing),
-        cmocka_unit_test(agent_killed_leaves_nothing_running_and_loses_nothing),
+        cmocka_unit_test(agent_killed_loses_nothing),
+        cmocka_unit_test(agent_restarted_loses_nothing),
+        cmocka_unit_test(vm_that_dies_without_an_agent_is_stopped),
         cmocka_unit_test(control_restarted_knows_everything),
-        cmocka_unit_test(agent_stopped_leaves_nothing_on_the_host),
+        cmocka_unit_test(stopping_all_leaves_nothing_on_the_host),
         cmocka_unit_test(no_free_slot),
         cmocka_unit_test(no_memory_left),
     };

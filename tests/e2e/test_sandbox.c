@@ -55,6 +55,7 @@ static int teardown(void **state)
     delete_sandbox(&stack, id);
     (void)stack_end(&stack.control, SIGTERM);
     assert_int_equal(stack_end(&stack.agent, SIGTERM), 0);
+    stack_stop_all(&stack);
     host_picture(&stack, &left);
     if (left.len > 0)
         fail_msg("left on the host:\n%s", left.p);

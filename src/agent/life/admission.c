@@ -82,6 +82,13 @@ int admission_reserve(struct admission *a, int32_t vcpus, int32_t memory_mb, str
     return 0;
 }
 
+void admission_take(struct admission *a, int32_t vcpus, int32_t memory_mb)
+{
+    MUTEX_GUARD(&a->lock);
+    a->memory_mb_used += memory_mb;
+    a->vcpus_used += vcpus;
+}
+
 void admission_release(struct admission *a, int32_t vcpus, int32_t memory_mb)
 {
     MUTEX_GUARD(&a->lock);

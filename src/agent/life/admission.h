@@ -25,6 +25,8 @@ void admission_done(struct admission *a);
 /* Reserves for one sandbox. ERR_NO_CAPACITY, naming what is short: the sum of memory, a tenth of
  * RAM that must stay available, 8 vcpus a core in all, 4 vcpus a core for one. */
 int admission_reserve(struct admission *a, int32_t vcpus, int32_t memory_mb, struct err *e);
+/* Counts a sandbox that runs already, whatever the bounds. */
+void admission_take(struct admission *a, int32_t vcpus, int32_t memory_mb);
 void admission_release(struct admission *a, int32_t vcpus, int32_t memory_mb);
 
 /* Waits for one of as many boot places as there are cores; ERR_NO_CAPACITY at the deadline. */

@@ -14,17 +14,14 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "agent/life/instance.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/rand.h"
 #include "json/json.h"
 
-enum {
-    FORMAT = 1,
-    FILE_BYTES_MAX = 64 * 1024,
-    NO_INSTANCE = -1,
-};
+enum { FORMAT = 1, FILE_BYTES_MAX = 64 * 1024 };
 static const int64_t reserve_min_bytes = 2LL << 30;
 
 /* Parses a small JSON file of ours. `arena` must outlive the value. */
@@ -75,7 +72,7 @@ static int read_identity(struct host *h, int *ret_instance, struct err *e)
     const struct json_value *instance;
     int rc = 0;
     arena_init(&arena, FILE_BYTES_MAX * 4);
-    *ret_instance = NO_INSTANCE;
+    *ret_instance = INSTANCE_NONE;
     if (read_json(h->dir_fd, "host.json", &arena, &v, e) < 0) {
         arena_done(&arena);
         if (e->errnum != ENOENT)
@@ -93,64 +90,10 @@ static int read_identity(struct host *h, int *ret_instance, struct err *e)
              !host_id_parse(json_text(v, "cluster_id"), &h->cluster_id))
         rc = err_set(e, ERR_INVALID, "host.json: host_id or cluster_id is malformed");
     else if (instance && instance->type == JSON_INT && instance->integer >= 0 &&
-             instance->integer < HOST_INSTANCES)
+             instance->integer < INSTANCES)
         *ret_instance = (int)instance->integer;
     arena_done(&arena);
     return rc;
-}
-
-/* True when the locked file is still the one at `path`, and not one that was removed meanwhile. */
-static bool is_current(int fd, const char *path)
-{
-    struct stat held;
-    struct stat named;
-    return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino &&
-           held.st_dev == named.st_dev;
-}
-
-/* True when the instance was another data folder's, and that folder still exists. */
-static bool is_foreign(const struct host *h, const struct buf *owner)
-{
-    return owner->len > 0 && !slice_is(buf_slice(owner), h->dir) && access(owner->p, F_OK) == 0;
-}
-
-/* Locks <run_base>/<n>.lock; the file names the data folder, so that an instance whose agent is
- * down is not taken by another installation while there are others. */
-static int lock_instance(
-    struct host *h, const char *run_base, unsigned n, bool take_foreign, struct err *e)
-{
-    char path[96];
-    AUTO_BUF struct buf owner = BUF_INIT(HOST_PATH_MAX);
-    AUTO_CLOSE int fd = -1;
-    (void)snprintf(path, sizeof path, "%s/%u.lock", run_base, n);
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_sys(e, errno, "open %s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return err_set(e, ERR_CONFLICT, "instance %u is in use", n);
-    if (!is_current(fd, path))
-        return err_set(e, ERR_CONFLICT, "the lock of instance %u was removed", n);
-    if (io_read_file(AT_FDCWD, path, &owner, e) < 0)
-        return -1;
-    if (!take_foreign && is_foreign(h, &owner))
-        return err_set(e, ERR_CONFLICT, "instance %u belongs to another data folder", n);
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, h->dir, strlen(h->dir), 0) < 0)
-        return err_sys(e, errno, "write %s", path);
-    h->lock_fd = TAKE_FD(fd);
-    h->instance = n;
-    return 0;
-}
-
-static int take_instance(struct host *h, const char *run_base, int wanted, struct err *e)
-{
-    if (wanted != NO_INSTANCE &&
-        lock_instance(h, run_base, (unsigned)wanted, /* take_foreign= */ false, e) == 0)
-        return 0;
-    for (int foreign = 0; foreign <= 1; foreign++)
-        for (unsigned n = 0; n < HOST_INSTANCES; n++)
-            if (lock_instance(h, run_base, n, foreign != 0, e) == 0)
-                return 0;
-    return err_wrap(e, "no free instance of %d under %s", HOST_INSTANCES, run_base);
 }
 
 /* One agent per data folder, whatever its instance. */
@@ -187,6 +130,13 @@ static int load_secret(struct host *h, struct err *e)
     return io_replace_file(h->dir_fd, "cluster-secret", h->secret, sizeof h->secret, 0400, e);
 }
 
+static int take_instance(struct host *h, const char *run_base, int wanted, struct err *e)
+{
+    const struct instance_owner owner = {.host_id = h->id.text, .dir = h->dir};
+    h->lock_fd = instance_take(run_base, &owner, wanted, &h->instance, e);
+    return h->lock_fd < 0 ? -1 : 0;
+}
+
 static int open_all(struct host *h, const char *dir, const char *run_base, struct err *e)
 {
     int wanted;
@@ -204,15 +154,14 @@ static int open_all(struct host *h, const char *dir, const char *run_base, struc
     if (snprintf(h->run_dir, sizeof h->run_dir, "%s/%u", run_base, h->instance) >=
         (int)sizeof h->run_dir)
         return err_set(e, ERR_INVALID, "run folder longer than %zu bytes", sizeof h->run_dir - 1);
-    if (mkdir(h->run_dir, 0711) < 0 && errno != EEXIST)
-        return err_sys(e, errno, "mkdir %s", h->run_dir);
-    h->sandboxes_fd = open_folder(h->dir_fd, "sandboxes", 0700, e);
+    h->run_fd = open_folder(AT_FDCWD, h->run_dir, 0711, e);
+    h->sandboxes_fd = h->run_fd < 0 ? -1 : open_folder(h->dir_fd, "sandboxes", 0700, e);
     return h->sandboxes_fd < 0 ? -1 : 0;
 }
 
 int host_open(struct host *h, const char *dir, const char *run_base, struct err *e)
 {
-    *h = (struct host){.dir_fd = -1, .sandboxes_fd = -1, .lock_fd = -1};
+    *h = (struct host){.dir_fd = -1, .sandboxes_fd = -1, .run_fd = -1, .lock_fd = -1};
     h->epoch = (uint64_t)clock_real_ms();
     if (open_all(h, dir, run_base, e) == 0)
         return 0;
@@ -222,14 +171,14 @@ int host_open(struct host *h, const char *dir, const char *run_base, struct err 
 
 void host_done(struct host *h)
 {
-    int fds[] = {h->sandboxes_fd, h->lock_fd, h->dir_fd};
+    int fds[] = {h->sandboxes_fd, h->run_fd, h->lock_fd, h->dir_fd};
     if (h->run_dir[0])
         (void)rmdir(h->run_dir);
     for (size_t i = 0; i < ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
             (void)close(fds[i]);
     OPENSSL_cleanse(h->secret, sizeof h->secret);
-    h->dir_fd = h->sandboxes_fd = h->lock_fd = -1;
+    h->dir_fd = h->sandboxes_fd = h->run_fd = h->lock_fd = -1;
 }
 
 int host_token(const struct host *h, const struct sandbox_id *id, unsigned token_epoch,

@@ -12,13 +12,14 @@
 #include "base/err.h"
 #include "proto/sandbox.h"
 
-enum { HOST_PATH_MAX = 4096, HOST_SECRET_BYTES = 32, HOST_TOKEN_CHARS = 64, HOST_INSTANCES = 16 };
+enum { HOST_PATH_MAX = 4096, HOST_SECRET_BYTES = 32, HOST_TOKEN_CHARS = 64 };
 
 struct host {
     char dir[HOST_PATH_MAX]; /* absolute: TORPOR_DIR */
     char run_dir[64];        /* <run base>/<instance> */
     int dir_fd;
     int sandboxes_fd; /* <dir>/sandboxes */
+    int run_fd;       /* <run_dir> */
     int lock_fd;      /* holds the instance */
     unsigned instance;
     struct host_id id;

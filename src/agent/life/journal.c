@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state.json of one sandbox. */
+/* Journal files: JSON, replaced atomically. */
 #include "agent/life/journal.h"
 
 #include <stddef.h>
@@ -9,7 +9,6 @@
 #include "json/json.h"
 
 enum { FORMAT = 1, FILE_BYTES_MAX = 16 * 1024 };
-static const char file_name[] = "state.json";
 
 /* The plain members, in one table for both directions. */
 static const struct {
@@ -29,6 +28,7 @@ static const struct {
     {"vcpus", offsetof(struct journal_entry, vcpus)},
     {"memory_mb", offsetof(struct journal_entry, memory_mb)},
     {"timeout_sec", offsetof(struct journal_entry, timeout_sec)},
+    {"slot", offsetof(struct journal_entry, slot)},
 };
 static const struct {
     const char *key;
@@ -40,7 +40,7 @@ static const struct {
     {"last_active_at_ms", offsetof(struct journal_entry, last_active_at_ms)},
 };
 
-int journal_write(int sandbox_fd, const struct journal_entry *entry, struct err *e)
+int journal_write(int dirfd, const char *name, const struct journal_entry *entry, struct err *e)
 {
     AUTO_BUF struct buf text = BUF_INIT(FILE_BYTES_MAX);
     const char *base = (const char *)entry;
@@ -73,7 +73,7 @@ int journal_write(int sandbox_fd, const struct journal_entry *entry, struct err 
     buf_append_char(&text, '\n');
     if (text.failed)
         return err_set(e, ERR_NOMEM, "out of memory");
-    return io_replace_file(sandbox_fd, file_name, text.p, text.len, 0600, e);
+    return io_replace_file(dirfd, name, text.p, text.len, 0600, e);
 }
 
 static bool get_int(
@@ -124,14 +124,14 @@ static bool take(const struct json_value *v, struct journal_entry *ret)
     return take_members(v, ret);
 }
 
-int journal_read(int sandbox_fd, struct journal_entry *ret, struct err *e)
+int journal_read(int dirfd, const char *name, struct journal_entry *ret, struct err *e)
 {
     AUTO_BUF struct buf text = BUF_INIT(FILE_BYTES_MAX);
     struct journal_entry entry = {0};
     const struct json_value *v;
     struct arena arena;
     int rc;
-    if (io_read_file(sandbox_fd, file_name, &text, e) < 0)
+    if (io_read_file(dirfd, name, &text, e) < 0)
         return -1;
     arena_init(&arena, FILE_BYTES_MAX * 8);
     rc = json_parse(buf_slice(&text), &arena, &v, e);
@@ -140,5 +140,5 @@ int journal_read(int sandbox_fd, struct journal_entry *ret, struct err *e)
     arena_done(&arena);
     if (rc == 0)
         *ret = entry;
-    return rc < 0 ? err_wrap(e, "%s", file_name) : 0;
+    return rc < 0 ? err_wrap(e, "%s", name) : 0;
 }

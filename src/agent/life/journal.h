@@ -20,6 +20,7 @@ struct journal_entry {
     int32_t vcpus;
     int32_t memory_mb;
     int32_t timeout_sec;
+    int32_t slot; /* of the network; 0 in state.json */
     int64_t created_at_ms;
     int64_t started_at_ms; /* 0: not yet */
     int64_t status_since_ms;
@@ -28,9 +29,13 @@ struct journal_entry {
 
 struct err;
 
-/* Durable when it returns 0. `sandbox_fd` is the sandbox's folder. */
-int journal_write(int sandbox_fd, const struct journal_entry *entry, struct err *e);
+#define JOURNAL_STATE_FILE "state.json"
+/* The name of a sandbox's file in the run folder: "<id>.json". */
+#define JOURNAL_RUN_SUFFIX ".json"
+
+/* Replaces the file atomically; durable when it returns 0, where the file system is. */
+int journal_write(int dirfd, const char *name, const struct journal_entry *entry, struct err *e);
 /* ERR_NOT_FOUND when there is none, ERR_INVALID when it is not one of ours. */
-int journal_read(int sandbox_fd, struct journal_entry *ret, struct err *e);
+int journal_read(int dirfd, const char *name, struct journal_entry *ret, struct err *e);
 
 #endif

@@ -2,120 +2,17 @@
 /*
  * Opening and closing one host.
  *
- * Theory of operation: opening first ends what an earlier agent left running (its shims and VMMs by
- * their sockets, its network by its names), then reads the sandboxes on disk. A sandbox whose
- * journal says that it ran has lost its VM: it becomes `stopped`, reason vm_exited, and keeps its
- * files until a DELETE. A folder without a journal is a create that nobody was told of: it is
- * removed.
+ * Theory of operation: opening takes over what an earlier agent left (recover.c). There are two
+ * ways to end. Leaving (restart, upgrade) notes each sandbox in the run folder and lets VMs, their
+ * shims, their network and the host's rules be: the next agent adopts them. Closing stops every VM
+ * and removes everything of this instance from the host; only files stay.
  */
-#define LOG_MODULE "life"
 #include "agent/life/life_int.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/io.h"
-#include "base/log.h"
-
-enum { SLOTS_READY = 16 }; /* enough for a burst; each costs a namespace */
-
-/* Takes a journalled sandbox into the table. */
-static int adopt(struct life *l, struct sandbox *s, struct err *e)
-{
-    struct machine_actions actions;
-    struct sandbox *other = NULL;
-    if (sandbox_event(s, EVENT_AGENT_STARTED, "the agent was restarted", &actions) &&
-        actions.write_journal && sandbox_journal(s, e) < 0)
-        return -1;
-    if (registry_add(l, s, &other, e) == 0)
-        return 0;
-    sandbox_unref(other);
-    return -1;
-}
-
-/* Keeps a damaged sandbox visible; its files are left as they are. */
-static int keep_damaged(struct life *l, struct sandbox *s, struct err *e)
-{
-    struct sandbox *other = NULL;
-    log_err("cannot read sandbox id=%s: %s", s->entry.id.text, e->msg);
-    s->entry.state.status = SANDBOX_ERROR;
-    s->entry.state.reason = REASON_RESTORE_FAILED;
-    (void)snprintf(s->entry.message, sizeof s->entry.message, "its state on disk is damaged");
-    if (registry_add(l, s, &other, e) == 0)
-        return 0;
-    sandbox_unref(other);
-    return -1;
-}
-
-static int load_one(struct life *l, const struct sandbox_id *id, struct err *e)
-{
-    struct sandbox *s = sandbox_new(l, id);
-    struct journal_entry found;
-    int rc;
-    if (!s)
-        return err_set(e, ERR_NOMEM, "out of memory");
-    s->dir_fd = openat(l->host.sandboxes_fd, id->text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->dir_fd < 0) {
-        rc = err_sys(e, errno, "open");
-    } else if (journal_read(s->dir_fd, &found, e) == 0) {
-        if (strcmp(found.id.text, id->text) == 0) {
-            s->entry = found;
-            rc = adopt(l, s, e);
-        } else {
-            (void)err_set(e, ERR_INVALID, "its journal names another sandbox");
-            rc = keep_damaged(l, s, e);
-        }
-    } else if (e->errnum == ENOENT) {
-        log_warn("removing a sandbox folder without a journal name=%s", id->text);
-        rc = io_remove_tree(l->host.sandboxes_fd, id->text, e);
-    } else {
-        rc = keep_damaged(l, s, e);
-    }
-    sandbox_unref(s);
-    return rc;
-}
-
-/* What cannot be read is said and left alone; the others are served. */
-static int load_all(struct life *l, struct err *e)
-{
-    int fd = openat(l->host.sandboxes_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *ent;
-    if (!d) {
-        (void)err_sys(e, errno, "read the sandboxes' folder");
-        if (fd >= 0)
-            (void)close(fd);
-        return -1;
-    }
-    while ((ent = readdir(d))) {
-        struct sandbox_id id;
-        struct err one = {0};
-        if (sandbox_id_parse(slice_cstr(ent->d_name), &id) && load_one(l, &id, &one) < 0)
-            log_err("cannot read sandbox id=%s: %s", ent->d_name, one.msg);
-    }
-    (void)closedir(d);
-    return 0;
-}
-
-static int open_network(struct life *l, const struct life_config *c, struct err *e)
-{
-    const struct net_config net = {.instance = l->host.instance,
-        .range = c->net_range,
-        .slots = c->slots,
-        .ready = c->slots < SLOTS_READY ? c->slots : SLOTS_READY,
-        .uid_base = c->uid_base + l->host.instance * HOST_UIDS,
-        .helper = c->self,
-        .resolver = c->resolver};
-    l->net = net_pool_open(&net, e);
-    return l->net ? 0 : err_wrap(e, "network");
-}
 
 static int open_parts(struct life *l, const struct life_config *c, struct err *e)
 {
@@ -126,10 +23,9 @@ static int open_parts(struct life *l, const struct life_config *c, struct err *e
         return -1;
     l->vmm_host.shim = c->shim;
     l->vmm_host.run_dir = l->host.run_dir;
-    if (vmm_remove_leftovers(&l->vmm_host, /* keep= */ NULL, /* ctx= */ NULL, e) < 0 ||
-        open_network(l, c, e) < 0 || load_all(l, e) < 0)
+    if (monitor_start(l, e) < 0)
         return -1;
-    return monitor_start(l, e);
+    return recover_all(l, c, e);
 }
 
 static void init_locks(struct life *l)
@@ -139,6 +35,7 @@ static void init_locks(struct life *l)
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&l->transition_ended, &attr);
+    (void)pthread_cond_init(&l->changed, &attr);
     (void)pthread_condattr_destroy(&attr);
 }
 
@@ -150,7 +47,8 @@ struct life *life_open(const struct life_config *config, struct err *e)
         (void)err_set(e, ERR_NOMEM, "out of memory");
         return NULL;
     }
-    l->host.dir_fd = l->host.sandboxes_fd = l->host.lock_fd = l->epoll_fd = l->wake_fd = -1;
+    l->host.dir_fd = l->host.sandboxes_fd = l->host.run_fd = l->host.lock_fd = l->epoll_fd =
+        l->wake_fd = -1;
     init_locks(l);
     if (open_parts(l, config, e) == 0)
         return l;
@@ -166,8 +64,9 @@ static int stop_one(struct sandbox *s, struct err *e)
         return -1;
     rc = 0;
     if (sandbox_event(s, EVENT_VM_EXITED, "the agent was stopped", &actions)) {
-        rc = resources_release(s, e);
-        if (sandbox_journal(s, e) < 0)
+        /* The journal first, as in monitor.c. */
+        rc = sandbox_journal(s, e);
+        if (resources_release(s, e) < 0)
             rc = -1;
     }
     sandbox_unlock(s);
@@ -193,23 +92,73 @@ static int stop_all(struct life *l, struct err *all)
     return rc;
 }
 
+void life_wake(struct life *l)
+{
+    MUTEX_GUARD(&l->lock);
+    l->closing = true;
+    (void)pthread_cond_broadcast(&l->changed);
+}
+
+static void life_free(struct life *l)
+{
+    admission_done(&l->admission);
+    vmm_host_done(&l->vmm_host);
+    host_done(&l->host);
+    (void)pthread_cond_destroy(&l->changed);
+    (void)pthread_cond_destroy(&l->transition_ended);
+    (void)pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
 int life_close(struct life *l, struct err *e)
 {
     struct err net = {0};
     int rc;
-    {
-        MUTEX_GUARD(&l->lock);
-        l->closing = true;
-    }
+    life_wake(l);
     rc = stop_all(l, e);
     monitor_stop(l);
     if (l->net && net_pool_close(l->net, &net) < 0)
         rc = err_join(e, &net);
-    admission_done(&l->admission);
-    vmm_host_done(&l->vmm_host);
-    host_done(&l->host);
-    (void)pthread_cond_destroy(&l->transition_ended);
-    (void)pthread_mutex_destroy(&l->lock);
-    free(l);
+    life_free(l);
     return rc;
+}
+
+/* Forgets a sandbox without touching what it has of the host. */
+static int leave_one(struct sandbox *s, struct err *e)
+{
+    int rc = 0;
+    if (sandbox_lock(s, e) < 0)
+        return -1;
+    monitor_forget(s);
+    if (s->vmm && s->entry.state.status == SANDBOX_RUNNING)
+        rc = sandbox_note(s, e);
+    sandbox_unlock(s);
+    return rc;
+}
+
+int life_leave(struct life *l, struct err *e)
+{
+    struct err all = {0};
+    size_t n = 0;
+    struct sandbox **list;
+    life_wake(l);
+    list = registry_all(l, &n, e);
+    if (!list)
+        (void)err_join(&all, e);
+    for (size_t i = 0; i < n; i++) {
+        struct err one = {0};
+        if (leave_one(list[i], &one) < 0)
+            (void)err_join(&all, &one);
+        registry_remove(l, list[i]);
+        sandbox_unref(list[i]);
+    }
+    free(list);
+    monitor_stop(l);
+    if (l->net && net_pool_leave(l->net, e) < 0)
+        (void)err_join(&all, e);
+    life_free(l);
+    if (all.kind == ERR_NONE)
+        return 0;
+    *e = all;
+    return -1;
 }

@@ -28,18 +28,23 @@ struct life_config {
     uid_t uid_base;        /* of the host; an instance has HOST_UIDS from it */
     size_t slots;
     int64_t memory_mb; /* 0: by the machine */
+    bool only_stop;    /* opened to be closed: nothing is prepared ahead */
 };
 
 enum { HOST_UIDS = 4096 }; /* uids of one instance: slots, then the control plane's */
 
 struct life;
 
-/* Takes the data folder and an instance, ends what an earlier agent left running, prepares the
- * network, reads the sandboxes on disk (those that ran are `stopped`, reason vm_exited). */
+/* Takes the data folder and its instance, adopts the running VMs of an earlier agent, undoes its
+ * unfinished creates, prepares the network. */
 struct life *life_open(const struct life_config *config, struct err *e);
 /* Stops every VM (its sandbox becomes `stopped`, its files stay) and removes everything of this
  * instance from the host. Does every step. Returns 0, or -1 with all errors joined. */
 int life_close(struct life *l, struct err *e);
+/* Ends the agent's part only: VMs run on, for the next agent. Errors as life_close. */
+int life_leave(struct life *l, struct err *e);
+/* Ends the waiting of life_wait_change and refuses creates. Before the callers are waited for. */
+void life_wake(struct life *l);
 
 unsigned life_instance(const struct life *l);
 const char *life_run_dir(const struct life *l);
@@ -98,5 +103,7 @@ int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const stru
 /* Calls `each` for every base template, also for those whose first image is being built. */
 int life_templates(struct life *l, void (*each)(void *ctx, const struct host_template *template),
     void *ctx, struct err *e);
+/* Returns when something has changed after `since`, at the deadline, or when the agent ends. */
+void life_wait_change(struct life *l, uint64_t since, int64_t deadline);
 
 #endif

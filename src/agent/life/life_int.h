@@ -18,7 +18,7 @@
 #include "agent/net/net.h"
 #include "agent/vmm/vmm.h"
 
-enum { REGISTRY_BUCKETS = 1024 };
+enum { REGISTRY_BUCKETS = 1024, RUN_FILE_NAME_MAX = 40 };
 
 struct sandbox {
     struct sandbox *next; /* in its bucket; life.lock */
@@ -43,6 +43,7 @@ struct sandbox {
     bool has_slot;
     struct net_slot slot;
     struct vmm *vmm;
+    int64_t noted_at_ms; /* last_active_at_ms of the last sandbox_note; life.lock */
 
     /* Set once before the sandbox runs, freed with it: whoever holds a reference and has seen
      * `running` may use it. */
@@ -58,6 +59,7 @@ struct life {
 
     pthread_mutex_t lock;
     pthread_cond_t transition_ended; /* monotonic */
+    pthread_cond_t changed;          /* host_revision has grown, or closing; monotonic */
     struct sandbox *buckets[REGISTRY_BUCKETS];
     uint64_t host_revision;
     uint64_t last_watch_key;
@@ -87,9 +89,16 @@ void sandbox_unlock(struct sandbox *s);
 /* Applies an event and publishes the new state. Holder of the transition only. */
 bool sandbox_event(
     struct sandbox *s, enum machine_event event, const char *message, struct machine_actions *ret);
+/* Counts a change of `s`, or of the table when NULL, and wakes who waits for one. Under life.lock.
+ */
+void registry_changed_locked(struct life *l, struct sandbox *s);
 void sandbox_info(struct sandbox *s, struct life_info *ret);
 /* Makes the present state durable. Holder of the transition only. */
 int sandbox_journal(struct sandbox *s, struct err *e);
+/* Notes the present state and the slot in the run folder, which dies with the power. Holder of the
+ * transition only, but for a sandbox that runs: then its slot is constant. */
+int sandbox_note(struct sandbox *s, struct err *e);
+int sandbox_unnote(struct sandbox *s, struct err *e);
 /* Every sandbox in the table, each with a reference, in a malloc'd array. */
 struct sandbox **registry_all(struct life *l, size_t *ret_n, struct err *e);
 
@@ -101,6 +110,26 @@ int resources_make(struct sandbox *s, struct err *e);
 int resources_release(struct sandbox *s, struct err *e);
 /* Overlay, journal, console, folder. Idempotent. */
 int resources_remove_files(struct sandbox *s, struct err *e);
+
+/* --- recover.c: what an earlier agent left --- */
+
+/* What becomes of a sandbox, by what the two journals say of it. */
+enum recovery {
+    RECOVER_UNDO,    /* nobody was told of it: it goes, with its VM */
+    RECOVER_ADOPT,   /* it was reported running: its VM is looked for */
+    RECOVER_STOP,    /* it ran, and not on this boot, or nothing is known of its VM */
+    RECOVER_KEEP,    /* it had ended: stays as it is */
+    RECOVER_DAMAGED, /* stays visible and untouched */
+    RECOVERY_COUNT
+};
+/* Pure. `state` and `run` are NULL when there is no such file. */
+enum recovery recover_decide(
+    const struct journal_entry *state, bool state_damaged, const struct journal_entry *run);
+
+/* Adopts VMs, ends those of unfinished creates, opens the network around the adopted ones, and
+ * fills the table. A sandbox that cannot be recovered is said and is `stopped`; the others go on.
+ */
+int recover_all(struct life *l, const struct life_config *config, struct err *e);
 
 /* --- monitor.c: notices VMMs that end --- */
 

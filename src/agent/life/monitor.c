@@ -66,10 +66,12 @@ static void handle_exit(struct sandbox *s)
     if (!sandbox_event(s, EVENT_VM_EXITED, text, &actions))
         return;
     log_warn("sandbox stopped reason=vm_exited detail=\"%s\"", text);
-    if (actions.release_host && resources_release(s, &e) < 0)
-        log_err("release after the VM's exit failed: %s", e.msg);
+    /* The journal first: the run folder's file goes with the slot, and without both a restarted
+     * agent could not tell that this sandbox ran. */
     if (actions.write_journal && sandbox_journal(s, &e) < 0)
         log_err("journal after the VM's exit failed: %s", e.msg);
+    if (actions.release_host && resources_release(s, &e) < 0)
+        log_err("release after the VM's exit failed: %s", e.msg);
 }
 
 static void rearm(struct sandbox *s, uint64_t key)

@@ -60,6 +60,14 @@ void sandbox_unref(struct sandbox *s)
         sandbox_free(s);
 }
 
+void registry_changed_locked(struct life *l, struct sandbox *s)
+{
+    l->host_revision++;
+    if (s)
+        s->host_revision = l->host_revision;
+    (void)pthread_cond_broadcast(&l->changed);
+}
+
 static struct sandbox *find_locked(struct life *l, const struct sandbox_id *id)
 {
     struct sandbox *s = l->buckets[bucket_of(id)];
@@ -85,7 +93,7 @@ int registry_add(struct life *l, struct sandbox *s, struct sandbox **ret_other, 
     l->buckets[b] = s;
     s->listed = true;
     s->refs++;
-    s->host_revision = ++l->host_revision;
+    registry_changed_locked(l, s);
     return 0;
 }
 
@@ -100,7 +108,7 @@ void registry_remove(struct life *l, struct sandbox *s)
             at = &(*at)->next;
         *at = s->next;
         s->listed = false;
-        l->host_revision++;
+        registry_changed_locked(l, NULL);
     }
     sandbox_unref(s);
 }
@@ -175,7 +183,7 @@ bool sandbox_event(
         s->entry.started_at_ms = s->entry.last_active_at_ms = now;
     if (s->entry.state.status == SANDBOX_STOPPED)
         s->host_ip[0] = '\0';
-    s->host_revision = ++s->life->host_revision;
+    registry_changed_locked(s->life, s);
     return true;
 }
 
@@ -190,5 +198,29 @@ int sandbox_journal(struct sandbox *s, struct err *e)
 {
     struct life_info now;
     sandbox_info(s, &now);
-    return journal_write(s->dir_fd, &now.entry, e);
+    return journal_write(s->dir_fd, JOURNAL_STATE_FILE, &now.entry, e);
+}
+
+static void run_file_name(const struct sandbox *s, char dst[RUN_FILE_NAME_MAX])
+{
+    (void)snprintf(dst, RUN_FILE_NAME_MAX, "%s" JOURNAL_RUN_SUFFIX, s->entry.id.text);
+}
+
+int sandbox_note(struct sandbox *s, struct err *e)
+{
+    char name[RUN_FILE_NAME_MAX];
+    struct life_info now;
+    sandbox_info(s, &now);
+    now.entry.slot = (int32_t)s->slot.index;
+    run_file_name(s, name);
+    return journal_write(s->life->host.run_fd, name, &now.entry, e);
+}
+
+int sandbox_unnote(struct sandbox *s, struct err *e)
+{
+    char name[RUN_FILE_NAME_MAX];
+    run_file_name(s, name);
+    if (unlinkat(s->life->host.run_fd, name, 0) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "remove %s", name);
+    return 0;
 }

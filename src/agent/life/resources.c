@@ -20,6 +20,7 @@
 
 #include "agent/disk/disk.h"
 #include "agent/guest/guest.h"
+#include "agent/life/crash.h"
 #include "agent/life/steps.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -90,9 +91,11 @@ static int slot_take(void *ctx, struct err *e)
     s->has_slot = true;
     if (fchownat(s->dir_fd, overlay_name, s->slot.uid, (gid_t)s->slot.uid, AT_SYMLINK_NOFOLLOW) < 0)
         return err_sys(e, errno, "hand over the disk");
-    MUTEX_GUARD(&s->life->lock);
-    (void)snprintf(s->host_ip, sizeof s->host_ip, "%s", s->slot.host_ip);
-    return 0;
+    {
+        MUTEX_GUARD(&s->life->lock);
+        (void)snprintf(s->host_ip, sizeof s->host_ip, "%s", s->slot.host_ip);
+    }
+    return sandbox_note(s, e);
 }
 
 static int slot_give(void *ctx, struct err *e)
@@ -103,7 +106,7 @@ static int slot_give(void *ctx, struct err *e)
     if (net_slot_release(s->life->net, s->slot.index, e) < 0)
         return -1;
     s->has_slot = false;
-    return 0;
+    return sandbox_unnote(s, e);
 }
 
 static int boot_place_take(void *ctx, struct err *e)
@@ -209,17 +212,22 @@ static const struct step steps[] = {
     {"guest", guest_begin, guest_end},
 };
 
+static void after_step(void *ctx, bool undone, const char *name)
+{
+    crash_point(undone ? "undo" : "create", name, ctx);
+}
+
 int resources_make(struct sandbox *s, struct err *e)
 {
-    return steps_do(steps, ARRAY_LEN(steps), s, e);
+    return steps_do(steps, ARRAY_LEN(steps), s, after_step, e);
 }
 
 int resources_release(struct sandbox *s, struct err *e)
 {
-    return steps_undo(steps + FILE_STEPS, ARRAY_LEN(steps) - FILE_STEPS, s, e);
+    return steps_undo(steps + FILE_STEPS, ARRAY_LEN(steps) - FILE_STEPS, s, after_step, e);
 }
 
 int resources_remove_files(struct sandbox *s, struct err *e)
 {
-    return steps_undo(steps, FILE_STEPS, s, e);
+    return steps_undo(steps, FILE_STEPS, s, after_step, e);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/life/crash.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/limits.h"
@@ -68,26 +69,35 @@ static void log_phases(const struct sandbox *s, int64_t began_us)
         (long long)((clock_mono_us() - began_us) / 1000));
 }
 
-/* Holder of the transition. */
+/* Takes back a create that failed after its resources were made. */
+static void take_back(struct sandbox *s, struct err *e)
+{
+    struct err cleanup = {0};
+    if (resources_release(s, &cleanup) < 0)
+        (void)err_join(e, &cleanup);
+    if (resources_remove_files(s, &cleanup) < 0)
+        (void)err_join(e, &cleanup);
+}
+
+/* Holder of the transition. What is noted last, that it runs, is what a restarted agent goes by. */
 static int boot(struct sandbox *s, const struct life_create *c, struct err *e)
 {
     struct machine_actions actions;
-    struct err cleanup = {0};
     int64_t began = clock_mono_us();
-    int rc;
     s->create = c;
-    rc = resources_make(s, e);
-    if (rc == 0 && monitor_watch(s, e) < 0) {
-        rc = -1;
-        if (resources_release(s, &cleanup) < 0 || resources_remove_files(s, &cleanup) < 0)
-            (void)err_join(e, &cleanup);
+    if (resources_make(s, e) == 0) {
+        if (monitor_watch(s, e) == 0) {
+            (void)sandbox_event(s, EVENT_CREATED, NULL, &actions);
+            if (sandbox_note(s, e) == 0) {
+                crash_point("create", "noted", s);
+                s->create = NULL;
+                log_phases(s, began);
+                return 0;
+            }
+        }
+        take_back(s, e);
     }
     s->create = NULL;
-    if (rc == 0) {
-        (void)sandbox_event(s, EVENT_CREATED, NULL, &actions);
-        log_phases(s, began);
-        return 0;
-    }
     (void)sandbox_event(s, EVENT_CREATE_FAILED, e->msg, &actions);
     log_err("create failed: %s", e->msg);
     registry_remove(s->life, s);

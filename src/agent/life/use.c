@@ -2,7 +2,9 @@
 /* What is done in and with a sandbox that changes no state: exec, files, ping, timeout, lists. */
 #include "agent/life/life_int.h"
 
+#include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "agent/guest/guest.h"
 #include "base/cleanup.h"
@@ -10,10 +12,26 @@
 #include "proto/limits.h"
 #include "rpc/agent_v1.h"
 
+enum { NOTE_EVERY_MS = 5000 };
+
+/* Activity is noted in the run folder now and then, so that it survives the agent. A note that
+ * fails costs at most that much. */
 static void touch(struct sandbox *s)
 {
-    MUTEX_GUARD(&s->life->lock);
-    s->entry.last_active_at_ms = clock_real_ms();
+    struct err ignored = {0};
+    bool due;
+    {
+        MUTEX_GUARD(&s->life->lock);
+        s->entry.last_active_at_ms = clock_real_ms();
+        due = s->entry.last_active_at_ms - s->noted_at_ms >= NOTE_EVERY_MS;
+        if (due)
+            s->noted_at_ms = s->entry.last_active_at_ms;
+    }
+    if (due && sandbox_lock(s, &ignored) == 0) {
+        if (s->has_slot)
+            (void)sandbox_note(s, &ignored);
+        sandbox_unlock(s);
+    }
 }
 
 /* The running sandbox, with a reference: its `guest` may be used until sandbox_unref. */
@@ -122,8 +140,10 @@ int life_set_timeout(struct life *l, const struct sandbox_id *id, int32_t timeou
     {
         MUTEX_GUARD(&l->lock);
         s->entry.timeout_sec = timeout_sec;
-        s->host_revision = ++l->host_revision;
+        s->noted_at_ms = 0;
+        registry_changed_locked(l, s);
     }
+    touch(s);
     sandbox_info(s, ret);
     sandbox_unref(s);
     return 0;
@@ -155,6 +175,16 @@ int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const stru
             each(ctx, &info);
         }
     return 0;
+}
+
+void life_wait_change(struct life *l, uint64_t since, int64_t deadline)
+{
+    const struct timespec until = {
+        .tv_sec = (time_t)(deadline / 1000), .tv_nsec = deadline % 1000 * 1000000};
+    MUTEX_GUARD(&l->lock);
+    while (l->host_revision <= since && !l->closing)
+        if (pthread_cond_timedwait(&l->changed, &l->lock, &until) == ETIMEDOUT)
+            return;
 }
 
 int life_templates(struct life *l, void (*each)(void *ctx, const struct host_template *template),

@@ -85,6 +85,10 @@ struct net_pool *net_pool_open(const struct net_config *config, struct err *e)
 {
     struct net_pool *p = calloc(1, sizeof *p);
     p->slots = config->slots;
+    memset(slot_used, 0, sizeof slot_used);
+    for (size_t i = 0; i < config->n_keep; i++)
+        slot_used[config->keep[i]] = true;
+    fakes.slots_taken = fakes.slots_kept = (int)config->n_keep;
     return p;
 }
 
@@ -92,6 +96,29 @@ int net_pool_close(struct net_pool *p, struct err *e)
 {
     free(p);
     return fakes.slots_taken ? err_set(e, ERR_INTERNAL, "slots are still taken") : 0;
+}
+
+int net_pool_leave(struct net_pool *p, struct err *e)
+{
+    free(p);
+    return 0;
+}
+
+static void fill_slot(unsigned i, struct net_slot *ret)
+{
+    *ret = (struct net_slot){.index = i, .netns = "/run/netns/fake", .uid = geteuid()};
+    (void)snprintf(ret->host_ip, sizeof ret->host_ip, "10.11.0.%u", i * 4 + 2);
+}
+
+int net_slot_adopt(struct net_pool *p, unsigned index, struct net_slot *ret, struct err *e)
+{
+    if (fakes.slots_lost || !slot_used[index]) {
+        slot_used[index] = false;
+        fakes.slots_taken--;
+        return err_set(e, ERR_NOT_FOUND, "slot %u is not whole", index);
+    }
+    fill_slot(index, ret);
+    return 0;
 }
 
 int net_slot_acquire(struct net_pool *p, int64_t deadline, struct net_slot *ret, struct err *e)
@@ -105,8 +132,7 @@ int net_slot_acquire(struct net_pool *p, int64_t deadline, struct net_slot *ret,
         slot_used[i] = true;
         fakes.slots_taken++;
         fakes.slots_acquired_ever++;
-        *ret = (struct net_slot){.index = i, .netns = "/run/netns/fake", .uid = geteuid()};
-        (void)snprintf(ret->host_ip, sizeof ret->host_ip, "10.11.0.%u", i * 4 + 2);
+        fill_slot(i, ret);
         return 0;
     }
     return err_set(e, ERR_NO_CAPACITY, "all %zu slots are taken", p->slots);
@@ -132,9 +158,17 @@ void net_pool_usage(struct net_pool *p, size_t *ret_total, size_t *ret_used)
 
 /* --- vmm --- */
 
-struct vmm {
+/* What lives on when the agent's handle is gone. */
+struct machine {
+    struct sandbox_id id;
     int event_fd;
     bool running;
+    bool used;
+};
+static struct machine machines[64];
+
+struct vmm {
+    struct machine *m;
 };
 
 int vmm_host_probe(const char *accel, struct vmm_host *ret, struct err *e)
@@ -147,9 +181,32 @@ void vmm_host_done(struct vmm_host *host)
 {
 }
 
+static void machine_end(struct machine *m)
+{
+    if (m->running)
+        fakes.vmms_running--;
+    m->running = false;
+}
+
+static struct machine *machine_find(const struct sandbox_id *id)
+{
+    for (size_t i = 0; i < ARRAY_LEN(machines); i++)
+        if (machines[i].used && strcmp(machines[i].id.text, id->text) == 0)
+            return &machines[i];
+    return NULL;
+}
+
 int vmm_remove_leftovers(const struct vmm_host *host, vmm_keep *keep, void *ctx, struct err *e)
 {
-    fakes.leftovers_removed++;
+    for (size_t i = 0; i < ARRAY_LEN(machines); i++) {
+        struct machine *m = &machines[i];
+        if (!m->used || (keep && keep(ctx, &m->id)))
+            continue;
+        machine_end(m);
+        m->used = false;
+        (void)close(m->event_fd);
+        fakes.leftovers_ended++;
+    }
     return 0;
 }
 
@@ -160,15 +217,41 @@ struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, 
     if (fails(FAKE_VMM, e))
         return NULL;
     v = calloc(1, sizeof *v);
-    v->event_fd = fakes.vm_event_fd = eventfd(0, EFD_CLOEXEC);
-    v->running = true;
+    for (v->m = machines; v->m->used; v->m++)
+        continue;
+    *v->m = (struct machine){.id = boot->id, .used = true, .running = true};
+    v->m->event_fd = fakes.vm_event_fd = eventfd(0, EFD_CLOEXEC);
     fakes.vmms_running++;
+    return v;
+}
+
+struct vmm *vmm_adopt(const struct vmm_host *host, const struct sandbox_id *id, struct err *e)
+{
+    struct machine *m = machine_find(id);
+    struct vmm *v;
+    if (!m) {
+        (void)err_set(e, ERR_NOT_FOUND, "no shim");
+        return NULL;
+    }
+    v = calloc(1, sizeof *v);
+    v->m = m;
+    fakes.vm_event_fd = m->event_fd;
     return v;
 }
 
 int vmm_event_fd(const struct vmm *v)
 {
-    return v->event_fd;
+    return v->m->event_fd;
+}
+
+pid_t vmm_pid(const struct vmm *v)
+{
+    return 0;
+}
+
+pid_t vmm_shim_pid(const struct vmm *v)
+{
+    return 0;
 }
 
 const char *vmm_exit_text(struct vmm *v)
@@ -181,9 +264,7 @@ int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
     MUTEX_GUARD(&lock);
     if (fails(FAKE_VMM_STOP, e))
         return -1;
-    if (v->running)
-        fakes.vmms_running--;
-    v->running = false;
+    machine_end(v->m);
     (void)eventfd_write(fakes.stopped_fd, 1);
     return 0;
 }
@@ -191,10 +272,24 @@ int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
 struct vmm *vmm_free(struct vmm *v)
 {
     MUTEX_GUARD(&lock);
-    if (v)
-        (void)close(v->event_fd);
+    if (v && !v->m->running) {
+        (void)close(v->m->event_fd);
+        v->m->used = false;
+    }
     free(v);
     return NULL;
+}
+
+void fakes_power_cut(void)
+{
+    for (size_t i = 0; i < ARRAY_LEN(machines); i++)
+        if (machines[i].used) {
+            machine_end(&machines[i]);
+            (void)close(machines[i].event_fd);
+            machines[i].used = false;
+        }
+    memset(slot_used, 0, sizeof slot_used);
+    fakes.slots_taken = 0;
 }
 
 /* --- guest --- */

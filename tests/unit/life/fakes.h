@@ -3,6 +3,7 @@
 #ifndef TORPOR_TESTS_LIFE_FAKES_H
 #define TORPOR_TESTS_LIFE_FAKES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum fake_call {
@@ -22,14 +23,19 @@ struct fakes {
     int slots_taken;
     int vmms_running;
     int slots_acquired_ever;
-    int leftovers_removed;
-    int stopped_fd;  /* eventfd: one more for each vmm_stop */
-    int vm_event_fd; /* of the newest VMM; write to it: the VMM has ended */
+    int leftovers_ended; /* VMs that vmm_remove_leftovers ended, ever */
+    int slots_kept;      /* at the last net_pool_open */
+    bool vms_survive;    /* vmm_free without vmm_stop leaves the VM for vmm_adopt */
+    bool slots_lost;     /* net_slot_adopt finds none whole */
+    int stopped_fd;      /* eventfd: one more for each vmm_stop */
+    int vm_event_fd;     /* of the newest VMM; write to it: the VMM has ended */
 };
 extern struct fakes fakes;
 
 void fakes_reset(void);
 void fakes_kill_newest_vmm(void);
+/* The host loses power: VMs and slots are gone. */
+void fakes_power_cut(void);
 /* Waits for the next vmm_stop; -1 when none came within 5 s. */
 int fakes_wait_stop(void);
 

@@ -179,6 +179,7 @@ static struct journal_entry sample(void)
         .vcpus = 2,
         .memory_mb = 512,
         .timeout_sec = 60,
+        .slot = 7,
         .created_at_ms = 1700000000001,
         .started_at_ms = 1700000000002,
         .status_since_ms = 1700000000003,
@@ -194,8 +195,8 @@ static void journal_round_trip(void **state)
     struct journal_entry out;
     struct err e = {0};
     int fd = open(f->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_int_equal(journal_write(fd, &in, &e), 0);
-    assert_int_equal(journal_read(fd, &out, &e), 0);
+    assert_int_equal(journal_write(fd, "state.json", &in, &e), 0);
+    assert_int_equal(journal_read(fd, "state.json", &out, &e), 0);
     assert_string_equal(out.id.text, in.id.text);
     assert_int_equal(out.state.status, in.state.status);
     assert_int_equal(out.state.revision, 42);
@@ -203,6 +204,7 @@ static void journal_round_trip(void **state)
     assert_string_equal(out.image_digest, in.image_digest);
     assert_string_equal(out.request_id, in.request_id);
     assert_int_equal(out.memory_mb, 512);
+    assert_int_equal(out.slot, 7);
     assert_int_equal(out.last_active_at_ms, in.last_active_at_ms);
     (void)close(fd);
 }
@@ -215,11 +217,11 @@ static void damaged_journal_is_refused(void **state)
     struct journal_entry out = {.vcpus = 77};
     struct err e = {0};
     int fd = open(f->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_int_equal(journal_read(fd, &out, &e), -1);
+    assert_int_equal(journal_read(fd, "state.json", &out, &e), -1);
     assert_int_equal(e.kind, ERR_NOT_FOUND);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(io_replace_file(fd, "state.json", bad[i], strlen(bad[i]), 0600, &e), 0);
-        assert_int_equal(journal_read(fd, &out, &e), -1);
+        assert_int_equal(journal_read(fd, "state.json", &out, &e), -1);
         assert_int_equal(e.kind, ERR_INVALID);
         assert_int_equal(out.vcpus, 77); /* untouched */
     }

@@ -45,7 +45,7 @@ static void steps_run_in_order(void **state)
 {
     struct trace t = {.fail_do = -1, .fail_undo = -1};
     struct err e = {0};
-    assert_int_equal(steps_do(three, 3, &t, &e), 0);
+    assert_int_equal(steps_do(three, 3, &t, /* after= */ NULL, &e), 0);
     assert_string_equal(t.log, "D0D1D2");
     assert_int_equal(e.kind, ERR_NONE);
 }
@@ -57,7 +57,7 @@ static void failed_step_is_undone_with_those_before(void **state)
     for (int i = 0; i < 3; i++) {
         struct trace t = {.fail_do = i, .fail_undo = -1};
         struct err e = {0};
-        assert_int_equal(steps_do(three, 3, &t, &e), -1);
+        assert_int_equal(steps_do(three, 3, &t, /* after= */ NULL, &e), -1);
         assert_string_equal(t.log, expected[i]);
         assert_int_equal(e.kind, ERR_NO_CAPACITY);
         assert_string_equal(e.where, names[i]);
@@ -68,7 +68,7 @@ static void undo_goes_on_after_a_failure_and_reports_all(void **state)
 {
     struct trace t = {.fail_do = 2, .fail_undo = 1};
     struct err e = {0};
-    assert_int_equal(steps_do(three, 3, &t, &e), -1);
+    assert_int_equal(steps_do(three, 3, &t, /* after= */ NULL, &e), -1);
     assert_string_equal(t.log, "D0D1D2U2U1U0");
     assert_non_null(strstr(e.msg, "D2 failed"));
     assert_non_null(strstr(e.msg, "remove one: U1 failed"));
@@ -79,7 +79,7 @@ static void step_without_undo_is_skipped(void **state)
     const struct step steps[] = {{"zero", do_0, undo_0}, {"one", do_1, NULL}};
     struct trace t = {.fail_do = -1, .fail_undo = -1};
     struct err e = {0};
-    assert_int_equal(steps_undo(steps, 2, &t, &e), 0);
+    assert_int_equal(steps_undo(steps, 2, &t, /* after= */ NULL, &e), 0);
     assert_string_equal(t.log, "U0");
 }
 
