@@ -8,7 +8,7 @@
  * descriptors where the plan's arguments name them, closes all others, gives up its rights and
  * becomes the VMM. A pipe that closes on exec tells the parent how that went: end of file is
  * success, a struct err is the failure. The same pipe tells the child whether its parent still
- * lives.
+ * lives. An agent that ends while this goes on will not learn of the VM: the child is killed.
  */
 #include "shim/launch.h"
 
@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -157,25 +158,46 @@ static _Noreturn void run_child(const struct plan *p, const struct channels *c)
     _exit(127);
 }
 
-/* Waits for exec or the report of a failure; a failed child is reaped. */
-static int await_exec(pid_t child, int report_fd, struct err *e)
+/* Waits until the child's report can be read, or the agent is gone. */
+static int await_report(int report_fd, int agent_fd, struct err *e)
+{
+    struct pollfd p[] = {
+        {.fd = report_fd, .events = POLLIN},
+        {.fd = agent_fd, .events = POLLRDHUP},
+    };
+    while (poll(p, ARRAY_LEN(p), -1) < 0)
+        if (errno != EINTR)
+            return err_sys(e, errno, "poll");
+    if (p[1].revents)
+        return err_set(e, ERR_CANCELED, "the agent has ended");
+    return 0;
+}
+
+static int read_report(int report_fd, struct err *e)
 {
     struct err report;
-    int status;
     ssize_t got = io_read(report_fd, &report, sizeof report, DEADLINE_NEVER, e);
-    if (got == 0)
+    if (got <= 0)
+        return (int)got;
+    if (got != (ssize_t)sizeof report)
+        return err_set(e, ERR_INTERNAL, "the VMM's process failed without a reason");
+    *e = report;
+    return -1;
+}
+
+/* Waits for exec or the report of a failure; a failed child is reaped. */
+static int await_exec(pid_t child, int report_fd, int agent_fd, struct err *e)
+{
+    int status;
+    if (await_report(report_fd, agent_fd, e) == 0 && read_report(report_fd, e) == 0)
         return 0;
     (void)kill(child, SIGKILL);
-    if (got > 0) {
-        *e = report;
-        if (got != (ssize_t)sizeof report)
-            err_set(e, ERR_INTERNAL, "the VMM's process failed without a reason");
-    }
     (void)waitpid(child, &status, 0);
     return -1;
 }
 
-static int fork_child(const struct plan *p, struct channels *c, pid_t *ret, struct err *e)
+static int fork_child(
+    const struct plan *p, struct channels *c, int agent_fd, pid_t *ret, struct err *e)
 {
     pid_t child = -1;
     if (unshare(CLONE_NEWPID) < 0)
@@ -186,19 +208,19 @@ static int fork_child(const struct plan *p, struct channels *c, pid_t *ret, stru
     if (child == 0)
         run_child(p, c);
     close_fd(&c->report[1]);
-    if (await_exec(child, c->report[0], e) < 0)
+    if (await_exec(child, c->report[0], agent_fd, e) < 0)
         return -1;
     *ret = child;
     return 0;
 }
 
-int launch_vmm(const struct plan *p, struct launched *ret, struct err *e)
+int launch_vmm(const struct plan *p, int agent_fd, struct launched *ret, struct err *e)
 {
     CLEANUP(channels_close)
     struct channels c = {-1, {-1, -1}, {-1, -1}, {-1, -1}};
     struct launched l = {.pidfd = -1};
     pid_t child = -1;
-    if (channels_open(&c, p, e) < 0 || fork_child(p, &c, &child, e) < 0)
+    if (channels_open(&c, p, e) < 0 || fork_child(p, &c, agent_fd, &child, e) < 0)
         return -1;
     l.pidfd = (int)syscall(SYS_pidfd_open, child, 0);
     if (l.pidfd < 0 || proc_identify(child, &l.vmm, e) < 0) {

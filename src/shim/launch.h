@@ -14,9 +14,10 @@ struct launched {
 };
 
 /* Enters the plan's network namespace, opens the TAP and starts the confined VMM as a child.
- * Returns when its exec has succeeded; after a failure the child is gone and reaped. The process
+ * Returns when its exec has succeeded; after a failure the child is gone and reaped. `agent_fd` is
+ * the socket the plan came over: that its other end closes is a failure (ERR_CANCELED). The process
  * must be single-threaded. The descriptors are non-blocking and the caller's. */
-int launch_vmm(const struct plan *p, struct launched *ret, struct err *e);
+int launch_vmm(const struct plan *p, int agent_fd, struct launched *ret, struct err *e);
 
 /* Kills the VMM and reaps it. Leaves the descriptors alone. */
 void launch_end(const struct launched *l);

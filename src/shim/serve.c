@@ -34,6 +34,7 @@
 #include "base/io.h"
 #include "base/sock.h"
 #include "shim/console.h"
+#include "shim/self_filter.h"
 
 enum {
     CONNS_MAX = 8,
@@ -415,7 +416,7 @@ int serve(const struct serve_params *params, struct err *e)
     give_control(&s.conns[0]);
     if (proc_identify(getpid(), &s.shim, e) < 0 ||
         console_open(&s.console, params->console_dir, e) < 0 ||
-        prepare_listener(s.listen_fd, e) < 0)
+        prepare_listener(s.listen_fd, e) < 0 || self_filter_install(e) < 0)
         return -1;
     conn_send(&s, &s.conns[0], SHIM_MSG_STARTED);
     if (s.conns[0].fd < 0)
