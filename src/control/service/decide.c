@@ -15,6 +15,15 @@ bool reconcile_row_same(const struct sandbox_row *a, const struct sandbox_row *b
            a->status_since_ms == b->status_since_ms;
 }
 
+enum reconcile_trust reconcile_trust(
+    const struct reconcile_seen *before, const struct reconcile_seen *now)
+{
+    /* Its revisions are others, and the rows read before may be those of another host. */
+    if (strcmp(before->host.text, now->host.text) != 0 || before->agent_epoch != now->agent_epoch)
+        return TRUST_NAMED;
+    return now->host_revision < before->host_revision ? TRUST_OUTDATED : TRUST_FULLY;
+}
+
 static bool is_lost(const struct sandbox_row *row)
 {
     return row->status == SANDBOX_STOPPED && row->reason == REASON_LOST;

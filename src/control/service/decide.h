@@ -32,6 +32,20 @@ struct reconcile_reply {
     bool complete;                /* everything was asked for, and the host left nothing out */
 };
 
+/* Who was heard, and how far: of the last reply, and of this one. */
+struct reconcile_seen {
+    struct host_id host;
+    uint64_t agent_epoch;
+    uint64_t host_revision;
+};
+enum reconcile_trust {
+    TRUST_FULLY,   /* what the reply leaves out is not there, if everything was asked for */
+    TRUST_NAMED,   /* another host or a new life of the agent: only what it names counts */
+    TRUST_OUTDATED /* older than what was heard before: likewise, and everything is asked for */
+};
+enum reconcile_trust reconcile_trust(
+    const struct reconcile_seen *before, const struct reconcile_seen *now);
+
 /* What the host says of one sandbox. */
 struct reconcile_report {
     enum sandbox_status status;

@@ -119,26 +119,16 @@ static int ask(struct poll *p, uint64_t since, struct err *e)
     return 0;
 }
 
-/* Who was heard last, and how far. */
-struct seen {
-    struct host_id host;
-    uint64_t agent_epoch;
-    uint64_t host_revision;
-};
-
 /* What the reply may be taken for, given what was known when it was asked for. */
-static void doubt(struct poll *p, const struct seen *before)
+static void doubt(struct poll *p, const struct reconcile_seen *before)
 {
     struct poll_state *st = &p->s->poll;
-    bool same =
-        strcmp(before->host.text, st->host.text) == 0 && before->agent_epoch == st->agent_epoch;
-    /* Another host, or a new life of the agent: its revisions are others, and the rows read before
-     * may be those of another host. What it reports counts, what it leaves out does not yet. */
-    if (!same)
+    struct reconcile_seen now = {st->host, st->agent_epoch, p->said.host_revision};
+    enum reconcile_trust trust = reconcile_trust(before, &now);
+    if (trust != TRUST_FULLY)
         p->reply.complete = false;
-    if (same && p->said.host_revision < before->host_revision) {
+    if (trust == TRUST_OUTDATED) {
         log_warn_limited("host=%s answers with an old revision", st->host.text);
-        p->reply.complete = false;
         p->said.host_revision = before->host_revision;
         st->full_mono_ms = 0;
     }
@@ -163,7 +153,7 @@ static int run_poll(struct poll *p, struct err *e)
 {
     struct service *s = p->s;
     struct poll_state *st = &s->poll;
-    const struct seen before = {
+    const struct reconcile_seen before = {
         .host = st->host, .agent_epoch = st->agent_epoch, .host_revision = st->host_revision};
     int64_t began = clock_mono_ms();
     p->asked_all = __atomic_exchange_n(&s->want_full, 0, __ATOMIC_RELAXED) ||
