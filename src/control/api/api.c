@@ -7,6 +7,7 @@
  */
 #include "control/api/api_int.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #define LOG_MODULE "api"
@@ -14,12 +15,33 @@
 #include "base/rand.h"
 
 enum {
-    THREADS_MAX = 256, /* an exec holds one for as long as it runs */
+    THREADS_MAX = 1024,  /* an exec holds one for as long as it runs */
+    WORK_LIFE_MAX = 256, /* creates wait for a boot slot of the host */
+    WORK_EXEC_MAX = 512,
+    WORK_FILES_MAX = 64, /* of which the small ones do not wait for TRANSFERS_MAX */
     STACK_BYTES = 256 * 1024,
     ARENA_BYTES_MAX = 16 << 20, /* a JSON body of 1 MiB as a tree */
     TRANSFERS_MAX = 16,         /* times twice 100 MiB */
     REQUEST_ID_CHARS = 20,
 };
+
+/* What is left of the threads is for short requests. */
+static const struct http_class classes[] = {
+    [WORK_SHORT] = {"short requests", 0},
+    [WORK_LIFE] = {"changes of sandboxes", WORK_LIFE_MAX},
+    [WORK_EXEC] = {"exec", WORK_EXEC_MAX},
+    [WORK_FILES] = {"files", WORK_FILES_MAX},
+};
+static_assert(ARRAY_LEN(classes) == WORK_COUNT, "a bound for each");
+static_assert((int)WORK_HEALTH == (int)HTTP_CLASS_RESERVED, "health is never refused");
+
+static int classify(const struct http_request_head *head, void *ctx)
+{
+    char allow[ALLOW_MAX];
+    struct slice id;
+    const struct route *route = route_find(head->method, head->path, &id, allow);
+    return route ? route->work : WORK_SHORT;
+}
 
 static bool request_id_valid(struct slice s)
 {
@@ -118,8 +140,12 @@ static void handle(struct http_exchange *x, void *ctx)
 
 static void handle_refused(struct http_exchange *x, const struct err *why, void *ctx)
 {
+    char allow[ALLOW_MAX];
+    struct slice id;
     struct call c;
     call_init(&c, x, ctx);
+    if (why->kind == ERR_NO_CAPACITY)
+        c.route = route_find(http_request(x)->method, http_request(x)->path, &id, allow);
     reply_error(&c, why, http_error_status(x));
     count_answer(&c);
     log_context_set(NULL, NULL);
@@ -132,6 +158,9 @@ int api_start(int listen_fd, struct service *service, struct api **ret, struct e
         .listen_fd = listen_fd,
         .handler = handle,
         .on_error = handle_refused,
+        .classify = classify,
+        .classes = classes,
+        .n_classes = WORK_COUNT,
         .ctx = api,
         .threads_max = THREADS_MAX,
         .stack_bytes = STACK_BYTES,

@@ -16,6 +16,10 @@ int api_start(int listen_fd, struct service *service, struct api **ret, struct e
 /* Stops accepting, lets the requests under way end, frees. NULL is fine. Returns NULL. */
 struct api *api_stop(struct api *api);
 
+/* Kinds of work with a bound each, so that none takes all threads: what is beyond gets 503
+ * no_capacity. WORK_HEALTH is never refused. */
+enum work { WORK_HEALTH = -1, WORK_SHORT, WORK_LIFE, WORK_EXEC, WORK_FILES, WORK_COUNT };
+
 /* One line of the route table. `path` may hold the segment "{id}", a sandbox's id, or
  * "{name}". */
 struct call;
@@ -24,6 +28,7 @@ struct route {
     const char *method;
     const char *path;
     bool open; /* no authentication */
+    enum work work;
     api_handler *handler;
 };
 extern const struct route *const api_routes;

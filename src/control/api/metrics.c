@@ -6,6 +6,7 @@
  */
 #include "control/api/api_int.h"
 
+#include <assert.h>
 #include <inttypes.h>
 
 enum { METRICS_BODY_MAX = 256 * 1024, MS_PER_SEC = 1000 };
@@ -79,6 +80,16 @@ static void write_requests(struct buf *b, const struct api *api)
         }
 }
 
+static void write_work(struct buf *b, const struct api *api)
+{
+    static const char *const names[] = {"short", "life", "exec", "files"};
+    static_assert(ARRAY_LEN(names) == WORK_COUNT, "a name for each");
+    family(b, "torpor_http_busy", "gauge", "Requests that are being worked on, by kind of work.");
+    for (int i = 0; i < WORK_COUNT; i++)
+        buf_printf(b, "torpor_http_busy{work=\"%s\"} %zu\n", names[i],
+            http_server_class_busy(api->server, (size_t)i));
+}
+
 int meta_metrics(struct call *c, struct err *e)
 {
     AUTO_BUF struct buf body = BUF_INIT(METRICS_BODY_MAX);
@@ -89,6 +100,7 @@ int meta_metrics(struct call *c, struct err *e)
     write_unknown(&body, &stats);
     write_host(&body, &stats);
     write_requests(&body, c->api);
+    write_work(&body, c->api);
     if (body.failed)
         return err_set(e, ERR_NOMEM, "the answer does not fit into memory");
     return reply_bytes(c, HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", buf_slice(&body));

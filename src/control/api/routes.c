@@ -5,22 +5,22 @@
 #include <stdio.h>
 
 static const struct route table[] = {
-    {"GET", "/healthz", true, meta_healthz},
-    {"GET", "/readyz", true, meta_readyz},
-    {"GET", "/version", true, meta_version},
-    {"GET", "/openapi.yaml", true, meta_openapi},
-    {"GET", "/metrics", false, meta_metrics},
-    {"GET", "/v1/snapshots", false, snapshot_list},
-    {"GET", "/v1/snapshots/{name}", false, snapshot_get},
-    {"POST", "/v1/sandboxes", false, sandbox_create},
-    {"GET", "/v1/sandboxes", false, sandbox_list},
-    {"GET", "/v1/sandboxes/{id}", false, sandbox_get},
-    {"DELETE", "/v1/sandboxes/{id}", false, sandbox_delete},
-    {"PATCH", "/v1/sandboxes/{id}", false, sandbox_patch},
-    {"POST", "/v1/sandboxes/{id}/ping", false, sandbox_ping},
-    {"POST", "/v1/sandboxes/{id}/exec", false, exec_run},
-    {"POST", "/v1/sandboxes/{id}/files/write", false, file_write},
-    {"POST", "/v1/sandboxes/{id}/files/read", false, file_read},
+    {"GET", "/healthz", true, WORK_HEALTH, meta_healthz},
+    {"GET", "/readyz", true, WORK_HEALTH, meta_readyz},
+    {"GET", "/version", true, WORK_HEALTH, meta_version},
+    {"GET", "/openapi.yaml", true, WORK_SHORT, meta_openapi},
+    {"GET", "/metrics", false, WORK_SHORT, meta_metrics},
+    {"GET", "/v1/snapshots", false, WORK_SHORT, snapshot_list},
+    {"GET", "/v1/snapshots/{name}", false, WORK_SHORT, snapshot_get},
+    {"POST", "/v1/sandboxes", false, WORK_LIFE, sandbox_create},
+    {"GET", "/v1/sandboxes", false, WORK_SHORT, sandbox_list},
+    {"GET", "/v1/sandboxes/{id}", false, WORK_SHORT, sandbox_get},
+    {"DELETE", "/v1/sandboxes/{id}", false, WORK_LIFE, sandbox_delete},
+    {"PATCH", "/v1/sandboxes/{id}", false, WORK_LIFE, sandbox_patch},
+    {"POST", "/v1/sandboxes/{id}/ping", false, WORK_SHORT, sandbox_ping},
+    {"POST", "/v1/sandboxes/{id}/exec", false, WORK_EXEC, exec_run},
+    {"POST", "/v1/sandboxes/{id}/files/write", false, WORK_FILES, file_write},
+    {"POST", "/v1/sandboxes/{id}/files/read", false, WORK_FILES, file_read},
 };
 const struct route *const api_routes = table;
 const size_t n_api_routes = ARRAY_LEN(table);

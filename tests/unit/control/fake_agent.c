@@ -156,9 +156,12 @@ static void wait_for_change(struct fake_agent *a, const struct agent_list_reques
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
     a->wait_ms = r->wait_ms;
+    a->in_wait++;
+    (void)pthread_cond_broadcast(&a->changed);
     while (a->waits && !a->stopping && a->host_revision <= r->since_revision)
         if (pthread_cond_timedwait(&a->changed, &a->mutex, &until) != 0)
             break;
+    a->in_wait--;
 }
 
 static void fill_templates(
@@ -400,6 +403,11 @@ static void wait_for(struct fake_agent *a, const int *value, int n, const char *
 void fake_wait_held(struct fake_agent *a, enum agent_method m, int n)
 {
     wait_for(a, &a->waiting[m], n, "held calls");
+}
+
+void fake_wait_waiting(struct fake_agent *a)
+{
+    wait_for(a, &a->in_wait, 1, "lists that wait");
 }
 
 void fake_wait_calls(struct fake_agent *a, enum agent_method m, int n)

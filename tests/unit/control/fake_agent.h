@@ -34,6 +34,7 @@ struct fake_agent {
     uint64_t host_revision;
     struct fake_sandbox boxes[FAKE_SANDBOXES_MAX];
     bool waits;      /* lists wait for a change as long as they may */
+    int in_wait;     /* lists that wait now */
     bool stopping;   /* nothing waits any more */
     bool incomplete; /* lists say that they are not full: a recovery is under way */
     bool building;   /* the template "base" is not there yet */
@@ -77,6 +78,8 @@ void fake_wait_calls(struct fake_agent *a, enum agent_method m, int n);
 int fake_calls(struct fake_agent *a, enum agent_method m);
 /* Waits until a poll that began after this call has been answered and dealt with. */
 void fake_wait_polled(struct fake_agent *a);
+/* Waits until a list waits for a change. */
+void fake_wait_waiting(struct fake_agent *a);
 /* Changes what the host says of a sandbox; a new one when the id is unknown. */
 void fake_set(struct fake_agent *a, const char *id, const char *status, const char *reason);
 /* The host forgets it. */

@@ -196,6 +196,51 @@ static void metrics_need_a_key(void **state)
     assert_error(&a, 401, "unauthorized", NULL);
 }
 
+static int busy_files(struct fixture *f)
+{
+    static const char key[] = "\ntorpor_http_busy{work=\"files\"} ";
+    AUTO_ANSWER a;
+    const char *at_key;
+    get(f, "/metrics", &a);
+    at_key = strstr(a.body.p, key);
+    assert_non_null(at_key);
+    return atoi(at_key + sizeof key - 1);
+}
+
+/* One kind of work that fills its places keeps nothing else from working. */
+static void each_kind_of_work_has_its_places(void **state)
+{
+    enum { PLACES = 64 };
+    static struct asker askers[PLACES];
+    struct fixture *f = *state;
+    char id[ID_TEXT_MAX + 1];
+    struct request r = {.method = "POST", .body = SLICE_LIT("{\"path\":\"/f\"}")};
+    make_sandbox(f, id);
+    fake_hold(&f->agent, AGENT_READ_FILE, true);
+    r.target = at(id, "/files/read");
+    for (int i = 0; i < PLACES; i++)
+        asker_start(&askers[i], f, &r);
+    while (busy_files(f) < PLACES) /* each look is a round trip; a lost one ends by its timeout */
+        continue;
+    {
+        AUTO_ANSWER refused;
+        AUTO_ANSWER health;
+        AUTO_ANSWER ran;
+        ask(f, &r, &refused);
+        assert_error(&refused, 503, "no_capacity", NULL);
+        get(f, "/healthz", &health);
+        assert_int_equal(health.status, 200);
+        post(f, at(id, "/exec"), "{\"cmd\":\"true\"}", &ran);
+        assert_int_equal(ran.status, 200);
+    }
+    fake_hold(&f->agent, AGENT_READ_FILE, false);
+    for (int i = 0; i < PLACES; i++) {
+        asker_join(&askers[i]);
+        assert_int_equal(askers[i].answer.status, 404); /* there is no such file */
+        answer_done(&askers[i].answer);
+    }
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -209,6 +254,7 @@ int main(void)
         T(metrics_say_what_there_is),
         T(metrics_say_that_the_agent_is_away),
         T(metrics_need_a_key),
+        T(each_kind_of_work_has_its_places),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -481,6 +481,29 @@ static void polls_wait_at_the_agent(void **state)
     assert_in_range(f->agent.wait_ms, 1, 20);
 }
 
+/* The question that waits at the agent is broken off: without that, this would take minutes. */
+static void a_stop_does_not_wait_for_the_agent(void **state)
+{
+    struct fixture *f = *state;
+    int poll_ms = fixture_poll_ms;
+    int calls;
+    fixture_stop_control(f);
+    fixture_poll_ms = 600000;
+    fixture_full_every_ms = 3600000;
+    fixture_start_control(f);
+    fixture_full_every_ms = 1;
+    fixture_poll_ms = poll_ms;
+    {
+        MUTEX_GUARD(&f->agent.mutex);
+        f->agent.waits = true;
+    }
+    fake_wait_waiting(&f->agent);
+    calls = fake_calls(&f->agent, AGENT_LIST);
+    fixture_stop_control(f);
+    assert_int_equal(fake_calls(&f->agent, AGENT_LIST), calls);
+    fixture_start_control(f);
+}
+
 /* Removals that hang delay neither the reconciler nor another removal. */
 static void a_destroy_that_hangs_delays_nothing(void **state)
 {
@@ -541,6 +564,7 @@ int main(void)
         T(auto_paused_ones_are_noted_and_acknowledged),
         T_CHANGES(auto_paused_ones_are_noted_and_acknowledged),
         T_CHANGES(polls_wait_at_the_agent),
+        T(a_stop_does_not_wait_for_the_agent),
         T(a_destroy_that_hangs_delays_nothing),
         T_CHANGES(a_destroy_that_hangs_delays_nothing),
     };

@@ -453,9 +453,27 @@ static void live_rows_are_of_one_host(void **state)
     assert_int_equal(f->store->ops->sandbox_list_live(f->store, &f->host, &f->arena, &l, &e), 0);
     assert_int_equal(l.n, 1);
     assert_string_equal(l.rows[0].id.text, a.id.text);
+    assert_int_equal(l.rows[0].created_at_ms, a.created_at_ms);
+    assert_int_equal(l.rows[0].metadata.n, 2); /* without its metadata */
     host_id_new(&other);
     assert_int_equal(f->store->ops->sandbox_list_live(f->store, &other, &f->arena, &l, &e), 0);
     assert_int_equal(l.n, 0);
+}
+
+static void rows_are_counted_by_status(void **state)
+{
+    struct fixture *f = *state;
+    struct err e = {0};
+    uint64_t counts[SANDBOX_STATUS_COUNT];
+    struct sandbox_row b;
+    (void)add_row(f, 1);
+    (void)add_row(f, 2);
+    b = add_row(f, 3);
+    set_status(f, &b, SANDBOX_ERROR, REASON_CREATE_FAILED, 4);
+    assert_int_equal(f->store->ops->sandbox_count(f->store, counts, &e), 0);
+    assert_int_equal(counts[b.status], 2);
+    assert_int_equal(counts[SANDBOX_ERROR], 1);
+    assert_int_equal(counts[SANDBOX_PAUSED], 0);
 }
 
 static void touches_only_move_forward(void **state)
@@ -529,6 +547,7 @@ int main(void)
         T(lists_are_newest_first_and_page),
         T(lists_filter),
         T(live_rows_are_of_one_host),
+        T(rows_are_counted_by_status),
         T(touches_only_move_forward),
         T(a_purge_takes_only_old_ones_that_are_over),
         T(everything_survives_a_restart),
