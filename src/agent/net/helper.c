@@ -36,6 +36,7 @@ static int take_lock(const struct net_plan *p, int *lock_fd, struct err *e)
     if (flock(fd, LOCK_EX) < 0)
         return err_sys(e, errno, "lock %s", path);
     *lock_fd = TAKE_FD(fd);
+    net_nft_hold(*lock_fd);
     return 0;
 }
 

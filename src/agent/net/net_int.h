@@ -123,6 +123,9 @@ void net_rules_slot_mark(
 
 /* nft.c. Loads rules with `nft -f -` in the caller's network namespace: all or nothing. */
 int net_nft_load(const struct buf *rules, struct err *e);
+/* nft inherits this descriptor from now on, -1: none. The helper's lock: when the helper is killed
+ * while nft works, the next one waits for that too. Not thread-safe. */
+void net_nft_hold(int fd);
 
 /* nftset.c: elements of our own sets and maps, by netlink. */
 /* Puts the link's verdict into the policy map; `present`: it has one already. */

@@ -19,6 +19,13 @@
 
 enum { NFT_TIMEOUT_MS = 10000, NFT_COMPLAINT_MAX = 160 };
 
+static int held_fd = -1;
+
+void net_nft_hold(int fd)
+{
+    held_fd = fd;
+}
+
 static const char *find_nft(void)
 {
     static const char *const places[] = {"/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"};
@@ -74,8 +81,9 @@ int net_nft_load(const struct buf *rules, struct err *e)
         return err_wrap(e, "nft rules");
     if (lseek(in, 0, SEEK_SET) < 0)
         return err_sys(e, errno, "nft rules");
-    const int fds[] = {in, out, out};
-    const struct proc_spawn spawn = {.path = nft, .argv = argv, .fds = fds, .n_fds = 3};
+    const int fds[] = {in, out, out, held_fd};
+    const struct proc_spawn spawn = {
+        .path = nft, .argv = argv, .fds = fds, .n_fds = held_fd < 0 ? 3 : 4};
     if (proc_spawn(&spawn, &pid, e) < 0 || wait_for_nft(pid, &status, e) < 0)
         return -1;
     return status == 0 ? 0 : nft_failed(out, status, e);

@@ -72,7 +72,7 @@ static int take_kept(struct net_pool *p, unsigned index, struct err *e)
         *e = why;
         return -1;
     }
-    log_warn("%s: made anew", why.msg);
+    log_warn("%s: removed, to be made anew", why.msg);
     if (pool_drop_policy(p, s, e) < 0 || call(p, NET_OP_SLOT_REMOVE, index, e) < 0)
         return -1;
     p->helper.keep.bits[index / 8] &= (uint8_t) ~(1u << index % 8);

@@ -28,7 +28,7 @@ struct check {
 
 static int missing(struct err *e, const char *what)
 {
-    return err_set(e, ERR_NOT_FOUND, "%s is not as it was made", what);
+    return err_set(e, ERR_NOT_FOUND, "%s: not as it was made", what);
 }
 
 static int check_address(const struct rtnl_addr *want, struct err *e)
@@ -117,7 +117,7 @@ static int check_rules(const struct check *c, struct err *e)
         net_nft_has_chain(NFPROTO_IPV4, NET_SLOT_TABLE "_aside", "through", &aside, e) < 0)
         return -1;
     if (!tap || !here)
-        return missing(e, "the rules");
+        return missing(e, "rules");
     return same && !aside ? 0 : renew_rules(c, e);
 }
 
