@@ -9,10 +9,17 @@
 #define TORPOR_AGENT_NET_NET_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 
 #include "base/err.h"
 
-enum { NET_SLOTS_MAX = 1000, NET_NAME_MAX = 15 };
+enum {
+    NET_SLOTS_MAX = 1000,
+    NET_NAME_MAX = 15,
+    NET_FOREIGN_MAX = 8,       /* chains told; a host has one or two */
+    NET_FOREIGN_NAME_MAX = 63, /* longer names are cut */
+    NET_FOREIGN_TEXT_MAX = 383,
+};
 
 struct net_config {
     unsigned instance;    /* 0..15, this installation's number on the host */
@@ -68,6 +75,25 @@ enum net_policy { NET_POLICY_OPEN, NET_POLICY_NONE };
 int net_slot_set_policy(struct net_pool *p, unsigned index, enum net_policy policy, struct err *e);
 
 void net_pool_usage(struct net_pool *p, size_t *ret_total, size_t *ret_used);
+
+/* A chain of another program at the hook "forward" that drops what it does not know. */
+struct net_foreign_chain {
+    const char *family; /* "ip" or "inet" */
+    char table[NET_FOREIGN_NAME_MAX + 1];
+    char chain[NET_FOREIGN_NAME_MAX + 1];
+    bool by_policy;   /* else by its last rule */
+    bool let_through; /* rules that accept our links, both ways, are in its table already */
+    char rules[NET_FOREIGN_TEXT_MAX + 1]; /* commands that let ours through, one a line */
+};
+struct net_foreign {
+    struct net_foreign_chain chains[NET_FOREIGN_MAX];
+    size_t n;
+    bool more; /* than fit */
+};
+/* Lists the chains of nftables (and of iptables, where that is made of nftables) in the caller's
+ * network namespace that drop forwarded packets of ours though our own rules accept them. Needs
+ * CAP_NET_ADMIN: ERR_FORBIDDEN. Any thread; changes nothing. */
+int net_find_foreign_filters(struct net_foreign *ret, struct err *e);
 
 /* `torpor-agent net-helper`: the single-threaded child that enters namespaces. Returns an exit
  * code. */
