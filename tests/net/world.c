@@ -287,3 +287,22 @@ void world_slot_rules(const char *netns, const char *rules)
         fail_msg("%s", e.msg);
     world_leave(home);
 }
+
+void world_drop_rule(const char *chain, const char *text)
+{
+    struct err e = {0};
+    AUTO_BUF struct buf list = BUF_INIT(1 << 16);
+    AUTO_BUF struct buf command = BUF_INIT(256);
+    char *argv[] = {(char *)"nft", (char *)"-a", (char *)"list", (char *)"chain", (char *)"inet",
+        (char *)"tp0", (char *)chain, NULL};
+    append_output(&list, "/usr/sbin/nft", argv);
+    buf_append_char(&list, 0);
+    const char *rule = strstr(list.p, text);
+    const char *handle = rule ? strstr(rule, "# handle ") : NULL;
+    if (!handle)
+        fail_msg("no rule \"%s\" in %s", text, chain);
+    buf_printf(&command, "delete rule inet tp0 %s handle %lu\n", chain,
+        strtoul(handle + strlen("# handle "), NULL, 10));
+    if (net_nft_load(&command, &e) < 0)
+        fail_msg("%s", e.msg);
+}

@@ -48,6 +48,8 @@ void world_wait_running(int listener, const char *link);
 /* All that a slot or an instance could leave behind, as text: links, addresses, routes, nft rules,
  * named namespaces, forwarding. */
 void world_snapshot(struct buf *dst);
+/* Deletes the rule of the host's table `inet tp0` that holds `text`, as nft lists it. */
+void world_drop_rule(const char *chain, const char *text);
 /* Loads rules in the slot's namespace. */
 void world_slot_rules(const char *netns, const char *rules);
 
