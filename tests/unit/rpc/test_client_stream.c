@@ -117,16 +117,14 @@ static int pump(struct rpc_call *call, const void *req, struct err *e)
 static int linger(struct rpc_call *call, const void *req, struct err *e)
 {
     struct sample out = {0};
-    int rc;
+    int rc = rpc_send(call, &sample_message, &out, e);
     (void)req;
-    if (rpc_send(call, &sample_message, &out, e) < 0 || rpc_check(call, e) < 0)
-        return -1;
-    rc = rpc_wait(call, /* fd= */ -1, /* events= */ 0, deadline_in_ms(PATIENCE_MS), e);
-    assert_true(rc <= 0);
     if (rc == 0)
+        rc = rpc_wait(call, /* fd= */ -1, /* events= */ 0, deadline_in_ms(PATIENCE_MS), e);
+    if (rc >= 0)
         err_set(e, ERR_INTERNAL, "nothing ended the call");
-    else if (e->kind == ERR_CANCELED || e->kind == ERR_TIMEOUT)
-        assert_int_equal(rpc_check(call, e), -1);
+    else if (rpc_check(call, e) == 0)
+        err_set(e, ERR_INTERNAL, "the call goes on all the same");
     note_end(1, e);
     return -1;
 }
@@ -556,7 +554,8 @@ static void the_deadline_ends_a_server_stream_that_is_read(void **state)
         arena_done(&arena);
     } while (rc == 1);
     assert_int_equal(rc, -1);
-    assert_int_equal(e.kind, ERR_TIMEOUT);
+    /* Where the deadline passes while a message waits to be read, the stream is cut. */
+    assert_true(e.kind == ERR_TIMEOUT || e.kind == ERR_PROTOCOL);
     expect_end(ERR_TIMEOUT);
     rpc_stream_done(&s);
 }
