@@ -17,7 +17,10 @@
 
 enum {
     HEAD_MAX = 40 * 1024, /* what handlers may add, and our own lines */
+    HEAD_USUAL = 256,
     CHUNK_LINE_MAX = 24,
+    DATE_LINE_MAX = 64,
+    NUMBER_CHARS_MAX = 20,
 };
 
 void http_reply_header(struct http_exchange *x, const char *name, const char *fmt, ...)
@@ -48,15 +51,45 @@ void http_reply_header(struct http_exchange *x, const char *name, const char *fm
 }
 
 /* IMF-fixdate of RFC 9110 section 5.6.7. strftime would follow the locale. */
-static void append_date(struct buf *b)
+static void format_date(time_t now, char dst[DATE_LINE_MAX])
 {
     static const char days[] = "SunMonTueWedThuFriSat";
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    time_t now = (time_t)(clock_real_ms() / 1000);
     struct tm tm;
     (void)gmtime_r(&now, &tm);
-    buf_printf(b, "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n", days + 3 * tm.tm_wday,
-        tm.tm_mday, months + 3 * tm.tm_mon, tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+    (void)snprintf(dst, DATE_LINE_MAX, "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n",
+        days + 3 * tm.tm_wday, tm.tm_mday, months + 3 * tm.tm_mon, tm.tm_year + 1900, tm.tm_hour,
+        tm.tm_min, tm.tm_sec);
+}
+
+/* Each thread formats it once a second. */
+static void append_date(struct buf *b)
+{
+    static _Thread_local char line[DATE_LINE_MAX];
+    static _Thread_local time_t formatted = -1;
+    time_t now = (time_t)(clock_real_ms() / 1000);
+    if (now != formatted)
+        format_date(now, line);
+    formatted = now;
+    buf_append_cstr(b, line);
+}
+
+static void append_number(struct buf *b, uint64_t v)
+{
+    char digits[NUMBER_CHARS_MAX];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    buf_append(b, digits + at, sizeof digits - at);
+}
+
+static void append_length(struct buf *b, uint64_t length)
+{
+    buf_append_cstr(b, "Content-Length: ");
+    append_number(b, length);
+    buf_append(b, "\r\n", 2);
 }
 
 /* True when the connection cannot carry another request after this one. */
@@ -85,7 +118,12 @@ static void choose_framing(struct http_exchange *x, int status, int64_t length)
 static void append_head(
     const struct http_exchange *x, struct buf *b, int status, const char *content_type)
 {
-    buf_printf(b, "HTTP/1.1 %d %s\r\n", status, http_status_phrase(status));
+    (void)buf_reserve(b, HEAD_USUAL + x->headers.len);
+    buf_append_cstr(b, "HTTP/1.1 ");
+    append_number(b, (uint64_t)status);
+    buf_append_char(b, ' ');
+    buf_append_cstr(b, http_status_phrase(status));
+    buf_append(b, "\r\n", 2);
     append_date(b);
     if (content_type) {
         assert(http_is_field_value(slice_cstr(content_type)));
@@ -97,7 +135,7 @@ static void append_head(
     if (x->chunked)
         buf_append_cstr(b, "Transfer-Encoding: chunked\r\n");
     else if (!x->until_close && status != 204 && status != 304)
-        buf_printf(b, "Content-Length: %llu\r\n", (unsigned long long)x->reply_left);
+        append_length(b, x->reply_left);
     if (x->close)
         buf_append_cstr(b, "Connection: close\r\n");
     else if (x->head.minor == 0)
