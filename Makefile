@@ -8,6 +8,7 @@
 #   build/bench    build/release with the benchmarks, and with the tests that the lab runs
 #   build/test     what the tests run: gcc with address and undefined-behaviour sanitizers
 #   build/clang    compiled only, for clang's warnings
+#   build/fuzz     clang's libFuzzer targets
 
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -22,10 +23,15 @@ setup_release := CC=gcc meson setup --buildtype=release -Doptimization=2 -Dtests
 setup_guest := meson setup --buildtype=minsize -Dguest=true --native-file $(root)/tools/musl.ini
 setup_bench := CC=gcc meson setup --buildtype=release -Doptimization=2
 setup_test := CC=gcc meson setup --buildtype=debugoptimized --werror -Db_sanitize=address,undefined
+# libFuzzer is clang's.
+setup_fuzz := CC=clang meson setup --buildtype=debugoptimized -Dfuzz=true -Db_sanitize=address,undefined
 setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 
+# Seconds for each target of make fuzz.
+FUZZ_SECONDS ?= 60
+
 .PHONY: help build release guest test-build clang test-data test-node lab-data setup-build setup-test \
-	up down image-base test lab bench fmt lint clean
+	up down image-base test lab bench fuzz fmt lint clean
 
 # $(call compile,FOLDER): first configures again if a build file has changed, which is of interest
 # only when it fails; then builds. Says nothing but the compiler's words.
@@ -45,6 +51,7 @@ help: build
 	@echo "  make lint    check the rules of the source tree"
 	@echo "  make fmt     format the source"
 	@echo "  make bench   run the benchmarks"
+	@echo "  make fuzz    fuzz each parser of untrusted bytes for FUZZ_SECONDS (60)"
 	@echo "  make clean   remove what was built; keeps var/"
 
 build: release guest
@@ -60,7 +67,7 @@ $(build)/%/build.ninja: | setup-build
 	@$(setup_$*) $(dir $@) $(root) >$(build)/$*.log 2>&1 || { cat $(build)/$*.log; exit 1; }
 
 $(build)/release/build.ninja $(build)/guest/build.ninja $(build)/bench/build.ninja $(build)/test/build.ninja \
-	$(build)/clang/build.ninja: | $(build)
+	$(build)/clang/build.ninja $(build)/fuzz/build.ninja: | $(build)
 $(build):
 	@mkdir -p $@
 
@@ -130,6 +137,21 @@ bench: setup-test test-data $(build)/bench/build.ninja
 	@echo "== building the benchmarks (build/bench)"
 	@ninja -C $(build)/bench --quiet
 	@$(build)/bench/bench/torpor-bench
+
+# Starts from the inputs in tests/fuzz/corpus; what else it finds stays in build/fuzz/corpus. A
+# finding stops it, and the input is in build/fuzz.
+fuzz: setup-test $(build)/fuzz/build.ninja
+	@echo "== building the fuzz targets (build/fuzz)"
+	$(call compile,fuzz)
+	@cd $(build)/fuzz && for dir in $(root)/tests/fuzz/corpus/*/; do \
+		name=$$(basename "$$dir"); \
+		echo "== fuzzing $$name for $(FUZZ_SECONDS) s"; \
+		mkdir -p "corpus/$$name"; \
+		"tests/fuzz/fuzz_$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+			-artifact_prefix="$$name-" "corpus/$$name" "$$dir" >"$$name.log" 2>&1 || \
+			{ tail -40 "$$name.log"; exit 1; }; \
+		grep -E '^Done' "$$name.log" || true; \
+	done
 
 fmt: setup-test
 	@$(tools)/source-files.sh $(root) c | xargs -0 clang-format -i

@@ -3,7 +3,9 @@
  * Runs a fuzz target without libFuzzer, so that each test run tries it with any compiler.
  *
  *   TARGET FILE                     that input only, to repeat a failure
- *   TARGET FOLDER [COUNT [SEED]]    all files of the folder, then COUNT mutations of them
+ *   TARGET FOLDER [SEED [COUNT]]    all files of the folder, then mutations of them, for
+ *                                   FUZZ_DRIVER_MS milliseconds (environment, default 3000), or
+ *                                   COUNT of them
  *
  * Theory of operation. The seed is random unless given, and printed. Mutation number i follows from
  * seed and i alone. When the target crashes, the input at hand is written to `crash-SEED-i` in the
@@ -22,14 +24,16 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/rand.h"
 
 enum {
     INPUT_BYTES_MAX = 64 * 1024,
     INPUTS_MAX = 1024,
-    COUNT_DEFAULT = 10000,
-    STEPS_MAX = 6 /* changes to one input */
+    BUDGET_MS = 3000,
+    LOOK_EVERY = 64, /* mutations between looks at the clock */
+    STEPS_MAX = 6    /* changes to one input */
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -275,30 +279,42 @@ static bool is_folder(const char *path)
     return fd >= 0;
 }
 
-static void run_folder(const char *path, uint64_t count, uint64_t seed)
+/* Mutations until the time is up, `count` of them when not 0. Returns how many there were. */
+static uint64_t try_mutants(uint64_t seed, uint64_t count, uint64_t budget_ms)
 {
+    int64_t deadline = deadline_in_ms((int64_t)budget_ms);
+    uint64_t i = 0;
+    for (; count == 0 || i < count; i++) {
+        if (count == 0 && i % LOOK_EVERY == 0 && clock_mono_ms() >= deadline)
+            break;
+        try_mutant(seed, i);
+    }
+    return i;
+}
+
+static void run_folder(const char *path, uint64_t seed, uint64_t count)
+{
+    uint64_t budget_ms = parse_number(getenv("FUZZ_DRIVER_MS"), BUDGET_MS);
     load_folder(path);
-    (void)printf("%zu inputs, %llu mutations, seed %llu\n", n_inputs, (unsigned long long)count,
-        (unsigned long long)seed);
+    (void)printf("%zu inputs, seed %llu\n", n_inputs, (unsigned long long)seed);
     (void)fflush(stdout);
     for (size_t i = 0; i < n_inputs; i++)
         try_input("crash-corpus", inputs[i].p ? inputs[i].p : "", inputs[i].len);
-    for (uint64_t i = 0; i < count; i++)
-        try_mutant(seed, i);
+    (void)printf("%llu mutations\n", (unsigned long long)try_mutants(seed, count, budget_ms));
 }
 
 int main(int argc, char **argv)
 {
     uint32_t random_seed;
     if (argc < 2 || argc > 4) {
-        (void)fprintf(stderr, "usage: %s FILE | FOLDER [COUNT [SEED]]\n", argv[0]);
+        (void)fprintf(stderr, "usage: %s FILE | FOLDER [SEED [COUNT]]\n", argv[0]);
         return 2;
     }
     watch_for_crashes();
     rand_bytes(&random_seed, sizeof random_seed);
     if (is_folder(argv[1])) {
-        run_folder(argv[1], parse_number(argv[2], COUNT_DEFAULT),
-            parse_number(argc > 3 ? argv[3] : NULL, random_seed));
+        run_folder(argv[1], parse_number(argc > 2 ? argv[2] : NULL, random_seed),
+            parse_number(argc > 3 ? argv[3] : NULL, 0));
     } else {
         load(AT_FDCWD, argv[1]);
         try_input("crash-file", inputs[0].p ? inputs[0].p : "", inputs[0].len);
