@@ -34,5 +34,8 @@ void bench_guest(const struct stack *s);
 void bench_forks(const struct stack *s);
 void bench_many(const struct stack *s);
 void bench_recover(struct stack *s);
+/* These need no Torpor. */
+void bench_http(void);
+void bench_json(void);
 
 #endif

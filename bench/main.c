@@ -1,21 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs all benchmarks against a Torpor of its own. Needs root, and what `make test-data` makes. */
+/*
+ * Runs the benchmarks: those of the libraries, then those of a Torpor of its own, which need root
+ * and what `make test-data` makes.
+ *
+ * usage: torpor-bench [http | json]     that one only
+ */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench.h"
 
 enum { CREATE_RUNS = 15, EXEC_RUNS = 300 };
 
-int main(void)
+static bool chosen(int argc, char **argv, const char *name)
+{
+    return argc < 2 || strcmp(argv[1], name) == 0;
+}
+
+int main(int argc, char **argv)
 {
     static struct stack stack;
     const char *why = stack_unavailable();
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
+    if (chosen(argc, argv, "json"))
+        bench_json();
+    if (chosen(argc, argv, "http"))
+        bench_http();
+    if (argc > 1)
+        return 0;
     if (why) {
         (void)fprintf(stderr, "bench: %s\n", why);
         return 1;
     }
-    (void)setvbuf(stdout, NULL, _IOLBF, 0);
     stack_start(&stack);
     bench_guest(&stack);
     bench_exec(&stack, EXEC_RUNS);

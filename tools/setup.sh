@@ -21,7 +21,7 @@ packages_image="mmdebstrap debian-archive-keyring e2fsprogs tar"
 # Testing and checking: the second compiler, format, scripts, and clients that prove the protocols
 # (npm fetches those that Debian does not have).
 packages_test="libcmocka-dev protobuf-compiler qemu-utils clang clang-format shellcheck jq curl
-    git chromium npm busybox-static cpio dmsetup kmod"
+    git chromium npm busybox-static cpio dmsetup kmod libjansson4"
 
 if [ "$(dpkg --print-architecture 2>/dev/null)" != amd64 ]; then
     echo "setup: this needs Debian 12 (or a relative of it) on amd64" >&2
