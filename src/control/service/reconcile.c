@@ -24,6 +24,7 @@
 enum {
     LIST_MS = 5000,
     NOTE_HOST_EVERY_MS = 60000,
+    FRESH_MS = 1000, /* between two looks at a host that has had no sandbox yet */
     POLL_ARENA_BYTES = 512 * 1024 * 1024, /* only a bound: some 100,000 sandboxes, read and named */
 };
 
@@ -147,6 +148,9 @@ static void plan_next(struct poll *p, int64_t began)
     if (p->reply.complete)
         st->full_mono_ms = began;
     st->host_revision = p->said.host_revision;
+    /* Nothing has ever changed there; asked for changes since 0, the agent cannot wait. */
+    if (st->host_revision == 0)
+        st->gap_ms = FRESH_MS < c->poll_ms ? FRESH_MS : c->poll_ms;
 }
 
 static int run_poll(struct poll *p, struct err *e)
