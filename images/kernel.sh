@@ -153,13 +153,13 @@ work_folder "$out/kernels"
 inputs=$(cat "$here/kernel.sh" "$here/lib.sh" <(echo "$package $version") | digest)
 if ! up_to_date "$folder/vmlinux" "$inputs"; then
     make_kernel "$package" "$version" "$folder"
-    echo "$inputs" >"$folder/vmlinux.inputs"
+    stamp "$folder/vmlinux.inputs" "$inputs"
 fi
 inputs=$(cat "$folder/vmlinux.inputs" "$init" "$agent" | digest)
 if ! up_to_date "$folder/initrd" "$inputs"; then
     say "packing the initramfs"
     make_initrd "$folder"
-    echo "$inputs" >"$folder/initrd.inputs"
+    stamp "$folder/initrd.inputs" "$inputs"
 fi
 link_replace "$(basename "$folder")" "$out/kernels/current"
 say "ready: $folder"

@@ -67,21 +67,30 @@ package_unpack() {
 
 # work_folder PARENT [LOCK]: a lock (descriptor 9 on the file LOCK in PARENT) until this script ends,
 # then an empty folder in PARENT for unfinished work, of the same file system. Sets `work`. What a
-# killed run left there goes first, and what this one leaves when it ends.
+# killed run left there goes first, and what this one leaves when it ends. Its name is new each time:
+# programs that outlive a killed run still write into theirs.
 work_folder() {
-    local lock=${2:-.lock}
+    local lock=${2:-.lock} prefix=$1/.work${2:+-$2}.
     mkdir -p "$1"
     exec 9>"$1/$lock"
     flock 9
-    work=$1/.work${2:+-$2}
-    rm -rf --one-file-system "$work"
-    mkdir "$work"
+    rm -rf --one-file-system "$prefix"* || say "remains of an older run are left in $1"
+    work=$(mktemp -d "${prefix}XXXXXX")
+    # For those who give up being root for a part of the work, as apt does.
+    chmod 0755 "$work"
     trap 'rm -rf --one-file-system "$work"' EXIT
 }
 
 # digest: SHA-256 of what comes in, as bare hex.
 digest() {
     sha256sum | cut -d' ' -f1
+}
+
+# stamp FILE TEXT: makes FILE hold TEXT. A new file each time: copies of a data folder may share files
+# with it by hard links.
+stamp() {
+    echo "$2" >"$1.new-$$"
+    mv -f "$1.new-$$" "$1"
 }
 
 # link_replace TARGET LINK: points LINK at TARGET; whoever looks finds the old or the new one.
@@ -188,6 +197,6 @@ image_publish() {
         mv -T "$work/image" "$out/images/$id"
     fi
     link_replace "$id" "$out/images/$name"
-    echo "$inputs" >"$out/images/.$name.inputs"
+    stamp "$out/images/.$name.inputs" "$inputs"
     say "ready: $out/images/$id"
 }
