@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # make up and make down on this machine, with real programs and a real VM, in a folder of their own:
-# up, up again, an agent killed, up, down, down again; then the host must be as it was.
+# up, up again, a second copy beside it, changed programs, an agent killed, down, down again; then the
+# host must be as it was.
 #
 # usage: test_up_down.sh <checkout>        Prints TAP. Exit status 77: cannot run here.
 set -euo pipefail
@@ -18,14 +19,18 @@ skip() {
 [ -e "$data/kernels/current/initrd" ] || skip "no guest kernel in $data (make test-data)"
 
 home=$checkout/build/up-test
-rm -rf "$home"
-mkdir -p "$home"
+other=$checkout/build/up-test-2
+rm -rf "$home" "$other"
+mkdir -p "$home" "$other"
 # Links instead of copies: the scripts replace files, they never write into them.
 cp -al "$data/kernels" "$data/images" "$home/"
+cp -al "$data/kernels" "$data/images" "$other/"
 export TORPOR_DIR=$home
 unset TORPOR_LISTEN TORPOR_PROGRAMS TORPOR_URL TORPOR_API_KEY
 # Wherever this script ends.
-trap '"$checkout/tools/down.sh" >/dev/null 2>&1 || true; rm -rf "$home"' EXIT
+trap '"$checkout/tools/down.sh" >/dev/null 2>&1 || true
+    TORPOR_DIR=$other "$checkout/tools/down.sh" >/dev/null 2>&1 || true
+    rm -rf "$home" "$other"' EXIT
 
 tests=0 failures=0
 log=$home/output
@@ -82,6 +87,49 @@ kill_agent() {
     kill -KILL "$pid" && timeout 10 tail --pid="$pid" -s 0.1 -f /dev/null
 }
 
+# One installation of two: what TORPOR_DIR says, without building again.
+torpor_of() {
+    local folder=$1
+    shift
+    TORPOR_DIR=$folder TORPOR_PROGRAMS=$home/bin "$home/bin/torpor" "$@"
+}
+fails_saying() {
+    local text=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        echo "did not fail: $said"
+        return 1
+    fi
+    echo "$said"
+    grep -F "$text" <<<"$said"
+}
+pid_of() {
+    cut -d ' ' -f 1 "$1/run/$2"
+}
+note_pids() {
+    pids="$(pid_of "$home" agent) $(pid_of "$home" control)"
+}
+pids_are_the_same() {
+    echo "$pids"
+    [ "$pids" = "$(pid_of "$home" agent) $(pid_of "$home" control)" ]
+}
+pid_changed() {
+    ! grep -w "$(pid_of "$home" "$1")" <<<"$pids"
+}
+has_no_sandbox() {
+    [ "$(torpor_of "$home" ls -o id)" = "" ]
+}
+# A program that differs and still works: a byte more at the end.
+changed_control() {
+    rm -rf "$home/changed"
+    cp -a "$home/bin" "$home/changed"
+    printf x >>"$home/changed/torpor-control"
+    TORPOR_PROGRAMS=$home/changed "$home/changed/torpor" up --no-sandbox
+}
+as_nobody() {
+    setpriv --reuid nobody --regid nogroup --clear-groups "$@"
+}
+
 cd / # from anywhere
 check "up" "$checkout/tools/up.sh"
 cp "$log" "$home/first-output"
@@ -96,6 +144,22 @@ check "address and key work" api_lists_sandboxes
 check "up again" "$checkout/tools/up.sh"
 cp "$log" "$home/second-output"
 check "what ran was left alone" grep "torpor-agent is running" "$home/second-output"
+note_pids
+check "a second copy beside it" torpor_of "$other" up
+check "does not touch the first" pids_are_the_same
+check "and goes down alone" torpor_of "$other" down
+check "the first one answers" api_lists_sandboxes
+check "and still has its processes" pids_are_the_same
+check "a port that is taken is said" fails_saying "is taken by another program" \
+    env "TORPOR_LISTEN=${url#http://}" TORPOR_DIR="$other" TORPOR_PROGRAMS="$home/bin" \
+    "$home/bin/torpor" up --no-sandbox
+check "the second copy down again" torpor_of "$other" down
+check "not root: up says so" fails_saying "needs root" as_nobody "$home/bin/torpor" up
+check "not root: down says so" fails_saying "needs root" as_nobody "$home/bin/torpor" down
+check "a changed control plane is restarted" changed_control
+check "it alone" pid_changed control
+check "nothing is left in it" has_no_sandbox
+check "doctor is content" torpor_of "$home" doctor
 check "down" "$checkout/tools/down.sh"
 check "nothing remains" nothing_remains
 check "up once more" "$checkout/tools/up.sh"
