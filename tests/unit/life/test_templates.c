@@ -17,6 +17,11 @@
 #include "agent/life/templates.h"
 #include "base/io.h"
 
+/* A digest of 73 characters; 71 are the most. */
+#define LONG_DIGEST                                                                                \
+    "{\"digest\":\"0123456789012345678901234567890123456789012345678901234567890123456789012"      \
+    "\",\"default_user\":\"u\",\"size_bytes\":512}"
+
 struct fixture {
     char root[64];
     char dir[96];
@@ -195,9 +200,7 @@ static void damaged_is_refused_and_not_listed(void **state)
     static const char *const bad[] = {"", "{}", "not json",
         "{\"digest\":\"d\",\"default_user\":\"u\",\"size_bytes\":0}",
         "{\"digest\":\"d\",\"default_user\":\"u\",\"size_bytes\":513}",
-        "{\"digest\":\"d\",\"default_user\":7,\"size_bytes\":512}",
-        "{\"digest\":\"0123456789012345678901234567890123456789012345678901234567890123456789012"
-        "\",\"default_user\":\"u\",\"size_bytes\":512}"};
+        "{\"digest\":\"d\",\"default_user\":7,\"size_bytes\":512}", LONG_DIGEST};
     struct fixture *f = *state;
     make_image(f, "0123", "root");
     make_link(f, "0123", "broken");
