@@ -72,7 +72,8 @@ static void test_shim_keeps_one_right(void **state)
 {
     static const char *const lines[] = {"\nCapPrm:\t0000000000000020\n",
         "\nCapEff:\t0000000000000020\n", "\nCapBnd:\t0000000000000000\n",
-        "\nCapInh:\t0000000000000000\n", "\nNoNewPrivs:\t1\n", "\nThreads:\t1\n"};
+        "\nCapInh:\t0000000000000000\n", "\nNoNewPrivs:\t1\n", "\nSeccomp:\t2\n",
+        "\nThreads:\t1\n"};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)
         assert_status_line(vmm_shim_pid(vm), lines[i]);
