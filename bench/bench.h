@@ -33,6 +33,8 @@ void bench_exec(const struct stack *s, size_t runs);
 void bench_guest(const struct stack *s);
 void bench_forks(const struct stack *s);
 void bench_many(const struct stack *s);
+/* Needs no stack: starts shims with VMs that do nothing. */
+void bench_shims(void);
 void bench_recover(struct stack *s);
 /* These need no Torpor. */
 void bench_http(void);

@@ -41,5 +41,6 @@ int main(int argc, char **argv)
     bench_create(&stack, CREATE_RUNS);
     bench_recover(&stack);
     stack_stop(&stack);
+    bench_shims();
     return 0;
 }

@@ -133,15 +133,25 @@ static int run_ip(const char *const *words)
     return status == 0 ? 0 : -1;
 }
 
+int fixture_netns_add(const char *name)
+{
+    const char *add[] = {"netns", "add", name, NULL};
+    const char *tap[] = {"-n", name, "tuntap", "add", GUEST_TAP, "mode", "tap", NULL};
+    const char *up[] = {"-n", name, "link", "set", GUEST_TAP, "up", NULL};
+    return run_ip(add) < 0 || run_ip(tap) < 0 || run_ip(up) < 0 ? -1 : 0;
+}
+
+int fixture_netns_delete(const char *name)
+{
+    const char *del[] = {"netns", "delete", name, NULL};
+    return run_ip(del);
+}
+
 static int make_netns(struct fixture *f)
 {
-    const char *n = f->netns_name;
-    const char *add[] = {"netns", "add", n, NULL};
-    const char *tap[] = {"-n", n, "tuntap", "add", GUEST_TAP, "mode", "tap", NULL};
-    const char *up[] = {"-n", n, "link", "set", GUEST_TAP, "up", NULL};
     (void)snprintf(f->netns_name, sizeof f->netns_name, "tpvmtest-%d", (int)getpid());
-    (void)snprintf(f->netns, sizeof f->netns, "/run/netns/%s", n);
-    return run_ip(add) < 0 || run_ip(tap) < 0 || run_ip(up) < 0 ? -1 : 0;
+    (void)snprintf(f->netns, sizeof f->netns, "/run/netns/%s", f->netns_name);
+    return fixture_netns_add(f->netns_name);
 }
 
 const char *fixture_missing(void)
@@ -174,11 +184,10 @@ int fixture_set_up(void **state)
 int fixture_tear_down(void **state)
 {
     struct fixture *f = *state;
-    const char *del[] = {"netns", "delete", f->netns_name, NULL};
     struct err e = {0};
     int rc = vmm_remove_leftovers(&f->host, NULL, NULL, &e);
     vmm_host_done(&f->host);
-    if (run_ip(del) < 0 || io_remove_tree(AT_FDCWD, f->dir, &e) < 0)
+    if (fixture_netns_delete(f->netns_name) < 0 || io_remove_tree(AT_FDCWD, f->dir, &e) < 0)
         rc = -1;
     return rc;
 }

@@ -28,6 +28,9 @@ int fixture_set_up(void **state);
 int fixture_tear_down(void **state);
 /* After each test: ends what a failed one left running. */
 int fixture_tidy(void **state);
+/* A network namespace below /run/netns with a TAP for one more VM. Return 0 or -1. */
+int fixture_netns_add(const char *name);
+int fixture_netns_delete(const char *name);
 /* A boot of a new sandbox id with that guest. */
 struct vmm_boot fixture_boot(const struct fixture *f, enum guest g);
 /* Waits until console.log in the fixture's folder holds `text`, up to 20 s. Returns 0 or -1. */
