@@ -43,6 +43,19 @@ static int check_nothing_left(struct host_run *r, const struct note *note, struc
     return err_set(e, ERR_INTERNAL, "something is left on the host, see above");
 }
 
+/* The socket that a killed agent could not remove, and its folder where nothing else is in it. */
+static void remove_socket(const struct note *note)
+{
+    char path[HOME_WORDS_MAX];
+    char *slash;
+    if (!note_word(note, "socket", path, sizeof path) || path[0] != '/')
+        return;
+    (void)unlink(path);
+    slash = strrchr(path, '/');
+    *slash = '\0';
+    (void)rmdir(path);
+}
+
 static int stop_agent(struct host_run *r, const struct note *note, struct err *e)
 {
     enum daemon_end end;
@@ -57,6 +70,7 @@ static int stop_agent(struct host_run *r, const struct note *note, struct err *e
         daemon_show_log(r, "agent");
         return err_wrap(e, "what it made of this host is still there");
     }
+    remove_socket(note);
     return check_nothing_left(r, note, e);
 }
 
