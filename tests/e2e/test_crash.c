@@ -23,7 +23,7 @@
 #include "base/clock.h"
 #include "stack.h"
 
-enum { SETTLE_MS = 30000 };
+enum { SETTLE_MS = 90000 };
 
 static struct stack stack;
 static const char *unavailable;
