@@ -43,6 +43,7 @@ enum { OUT, ERR, IN, EXIT, WATCHED };
 
 struct run {
     struct rpc_call *call;
+    int64_t deadline; /* of the process: what the client gave for the call */
     pid_t pid;
     int fds[WATCHED]; /* -1: over, or not there */
     struct slice input;
@@ -187,9 +188,9 @@ static void feed(struct run *r)
 /* The next moment at which something must happen even if nothing is ready. */
 static int64_t next_moment(const struct run *r)
 {
-    if (!r->client_gone && r->keepalive_at < r->call->deadline)
+    if (!r->client_gone && r->keepalive_at < r->deadline)
         return r->keepalive_at;
-    return r->call->deadline;
+    return r->deadline;
 }
 
 static void fill_poll(const struct run *r, bool ended, struct pollfd p[WATCHED])
@@ -217,9 +218,9 @@ static void serve_once(struct run *r, bool *ended)
     if (p[IN].revents)
         feed(r);
     if (p[OUT].revents)
-        (void)pump(r, OUT, r->call->deadline);
+        (void)pump(r, OUT, r->deadline);
     if (p[ERR].revents)
-        (void)pump(r, ERR, r->call->deadline);
+        (void)pump(r, ERR, r->deadline);
     if (p[EXIT].revents)
         *ended = true;
 }
@@ -229,7 +230,7 @@ static bool serve(struct run *r)
 {
     bool ended = false;
     while (!ended || r->fds[OUT] >= 0 || r->fds[ERR] >= 0) {
-        if (r->call->deadline != DEADLINE_NEVER && clock_mono_ms() >= r->call->deadline)
+        if (r->deadline != DEADLINE_NEVER && clock_mono_ms() >= r->deadline)
             return false;
         serve_once(r, &ended);
     }
@@ -290,6 +291,7 @@ int run_follow(struct rpc_call *call, const struct run_params *p, struct err *e)
 {
     struct run r = {
         .call = call,
+        .deadline = call->deadline,
         .pid = p->process.pid,
         .fds = {p->stdout_fd, p->stderr_fd, p->stdin_fd, p->process.pidfd},
         .input = p->input,
@@ -297,7 +299,10 @@ int run_follow(struct rpc_call *call, const struct run_params *p, struct err *e)
         .keepalive_ms = p->keepalive_ms,
         .chunk = p->chunk,
     };
-    int rc = follow(&r, e);
+    int rc;
+    /* At the client's deadline the process is killed here, and the client is told of its end. */
+    rpc_set_deadline(call, DEADLINE_NEVER);
+    rc = follow(&r, e);
     for (int i = 0; i < WATCHED; i++)
         close_fd(&r, i);
     return rc;

@@ -194,6 +194,12 @@ static int receive_request(struct rpc_call *call, void **ret, struct err *e)
     return clock_mono_ms() < call->deadline ? 0 : deadline_passed(e);
 }
 
+void rpc_set_deadline(struct rpc_call *call, int64_t deadline)
+{
+    call->deadline = deadline;
+    http_set_deadline(call->x, deadline);
+}
+
 static void serve_call(struct rpc_call *call)
 {
     const struct rpc_method *m = call->method;
@@ -203,7 +209,7 @@ static void serve_call(struct rpc_call *call)
         reply_error(call, &e);
         return;
     }
-    http_set_deadline(call->x, call->deadline);
+    rpc_set_deadline(call, call->deadline);
     if (m->client_stream)
         end_stream(call, run_client_stream(call, &e) < 0 ? &e : NULL);
     else if (receive_request(call, &req, &e) < 0)

@@ -59,6 +59,10 @@ int rpc_send(struct rpc_call *call, const struct rpc_message *m, const void *msg
  * then. */
 int rpc_receive(struct rpc_call *call, struct arena *arena, void *msg, struct err *e);
 
+/* Moves the call's deadline, for a handler that ends at the client's by itself and still has
+ * something to say then. */
+void rpc_set_deadline(struct rpc_call *call, int64_t deadline);
+
 /* Whether anyone still waits for the answer: 0, or -1 with ERR_CANCELED when the client has closed
  * its end or the server stops, ERR_TIMEOUT when the call's deadline has passed. For handlers that
  * work for long without sending. */
