@@ -6,7 +6,7 @@
 # usage: tools/run-tests.sh <build folder> [SUITE...]      default: unit fuzz conformance net vm
 #                                                          e2e lab, in this order
 #
-# Meson runs the registered executables, with their timeouts: those of `unit` side by side, those of
+# Meson runs the registered executables, with their timeouts: those of `unit` and `fuzz` side by side, those of
 # the other suites one after the other, because they share the machine's network and its VMs. Here
 # the single tests inside them are counted, from the TAP lines that cmocka (CMOCKA_MESSAGE_OUTPUT)
 # and our shell tests print. What prints none counts as one test. An executable that crashes, hangs,
@@ -79,7 +79,7 @@ run_suite() {
         echo "== $suite: no tests"
         return
     fi
-    [ "$suite" != unit ] || jobs=$(nproc)
+    case $suite in unit | fuzz) jobs=$(nproc) ;; esac
     echo "== $suite"
     rm -f "$log"
     meson test -C "$build" --no-rebuild --suite "$suite" --num-processes "$jobs" \

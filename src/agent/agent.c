@@ -168,6 +168,14 @@ int agent_stop(struct agent *a, struct err *e)
     return rc;
 }
 
+/* Of an agent that was killed; while one lives, open_host has failed. */
+static void remove_stale_socket(const struct agent *a)
+{
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/agent.sock", life_run_dir(a->life));
+    (void)unlink(path);
+}
+
 int agent_stop_all(struct err *e)
 {
     struct agent *a = calloc(1, sizeof *a);
@@ -175,8 +183,10 @@ int agent_stop_all(struct err *e)
     if (!a)
         return err_set(e, ERR_NOMEM, "out of memory");
     rc = open_host(a, /* only_stop= */ true, e);
-    if (rc == 0)
+    if (rc == 0) {
+        remove_stale_socket(a);
         rc = life_close(a->life, e);
+    }
     free(a);
     return rc;
 }

@@ -5,12 +5,14 @@
 #include <sys/utsname.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "cli/api.h"
 #include "cli/doctor.h"
 #include "cli/home.h"
 #include "cli/output.h"
+#include "http/client.h"
 
-enum { NAME_COLUMN = 18, JSON_MAX = 256 * 1024, ASK_MS = 5000 };
+enum { NAME_COLUMN = 18, JSON_MAX = 256 * 1024, ASK_MS = 5000, METRICS_MAX = 1024 * 1024 };
 
 /* --- what runs --- */
 
@@ -35,13 +37,49 @@ static int ask(struct api *api, const char *target, struct api_answer *ret, stru
         api, &(struct api_call){.method = "GET", .target = target, .timeout_ms = ASK_MS}, ret, e);
 }
 
+/* The number in a line "name number" of metrics in Prometheus' text format; 0 when there is none.
+ */
+static long long metric(const char *text, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, n) == 0 && line[n] == ' ')
+            return strtoll(line + n, NULL, 10);
+    }
+    return 0;
+}
+
+/* What the agent has and the database has not: reported, and left alone. */
+static void probe_unknown(struct doctor *d, struct api *api)
+{
+    AUTO_BUF struct buf text = BUF_INIT(METRICS_MAX);
+    const struct http_response_head *head;
+    struct err e = {0};
+    long long unknown;
+    if (api_begin(api, &(struct api_call){.method = "GET", .target = "/metrics"}, NULL,
+            (struct slice){0}, HTTP_BODY_IS_SLICE, &e) < 0 ||
+        api_head(api, &head, ASK_MS, &e) < 0 ||
+        http_recv_body_all(api->conn, &text, deadline_in_ms(ASK_MS), &e) < 0) {
+        doctor_add(d, DOCTOR_WARN, "unknown sandboxes", "", "", "cannot be asked for: %s", e.msg);
+        return;
+    }
+    unknown = metric(text.p ? text.p : "", "torpor_unknown_sandboxes");
+    if (unknown > 0)
+        doctor_add(d, DOCTOR_WARN, "unknown sandboxes",
+            "the agent has sandboxes that the database does not know; they are kept, and cost "
+            "memory and disk",
+            "restore the database; or end them with torpor down", "%lld", unknown);
+    else
+        doctor_add(d, DOCTOR_OK, "unknown sandboxes", "", "", "none");
+}
+
 static void probe_server(struct doctor *d)
 {
     AUTO_API struct api api = {0};
     AUTO_ANSWER struct api_answer version = {0};
     AUTO_ANSWER struct api_answer ready = {0};
     struct err e = {0};
-    int64_t unknown;
     if (api_open(&api, &e) < 0 || ask(&api, "/version", &version, &e) < 0) {
         doctor_add(d, DOCTOR_WARN, "api", "commands cannot reach it", "make up, or torpor up", "%s",
             e.msg);
@@ -56,12 +94,7 @@ static void probe_server(struct doctor *d)
         return;
     }
     doctor_add(d, DOCTOR_OK, "ready", "", "", "database and agent answer");
-    unknown = api_int(ready.json, "unknown_sandboxes", 0);
-    if (unknown > 0)
-        doctor_add(d, DOCTOR_WARN, "unknown sandboxes",
-            "the agent has sandboxes that the database does not know; they are kept, and cost "
-            "memory and disk",
-            "restore the database; or end them with torpor down", "%lld", (long long)unknown);
+    probe_unknown(d, &api);
 }
 
 static void probe_running(struct doctor *d, const struct home *h)

@@ -4,7 +4,7 @@
  *
  *   TARGET FILE                     that input only, to repeat a failure
  *   TARGET FOLDER [SEED [COUNT]]    all files of the folder, then mutations of them, for
- *                                   FUZZ_DRIVER_MS milliseconds (environment, default 3000), or
+ *                                   FUZZ_DRIVER_MS milliseconds (environment, default 10000), or
  *                                   COUNT of them
  *
  * Theory of operation. The seed is random unless given, and printed. Mutation number i follows from
@@ -31,7 +31,7 @@
 enum {
     INPUT_BYTES_MAX = 64 * 1024,
     INPUTS_MAX = 1024,
-    BUDGET_MS = 3000,
+    BUDGET_MS = 10000,
     LOOK_EVERY = 64, /* mutations between looks at the clock */
     STEPS_MAX = 6    /* changes to one input */
 };
