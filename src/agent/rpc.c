@@ -224,7 +224,7 @@ static int list_sandboxes(struct rpc_call *call, const void *req, void *resp, st
         list_templates(call, out, e) < 0)
         return -1;
     fill_summary(call->arena, &summary, out);
-    out->full = r->since_revision == 0;
+    out->full = summary.full;
     return sandboxes.failed || !out->capacity ? no_memory(e) : 0;
 }
 

@@ -238,6 +238,12 @@ void stack_start(struct stack *s)
     stack_start_control(s);
 }
 
+void stack_show_logs(const struct stack *s)
+{
+    show_log(s, "agent");
+    show_log(s, "control");
+}
+
 int stack_end(pid_t *pid, int sig)
 {
     struct proc_id id;

@@ -39,6 +39,8 @@ void stack_start_control(struct stack *s);
 void stack_stop_all(struct stack *s);
 /* Ends one program with a signal and waits for its end. Returns its wait status. */
 int stack_end(pid_t *pid, int sig);
+/* Prints what both programs have logged, for a person who wants to know why. */
+void stack_show_logs(const struct stack *s);
 /* Ends both, checks that they exited well, removes the folder. */
 void stack_stop(struct stack *s);
 

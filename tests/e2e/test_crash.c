@@ -150,6 +150,8 @@ static void settle(const char *what)
         if (settled)
             remove_all(&list);
     } while ((!settled || !host_is_clean(&now)) && clock_mono_ms() < deadline);
+    if (!settled || !host_is_clean(&now))
+        stack_show_logs(&stack);
     if (!settled)
         fail_msg("%s: a sandbox stays between two states", what);
     if (!host_is_clean(&now))

@@ -85,7 +85,7 @@ static int stop_all(struct life *l, struct err *all)
         struct err one = {0};
         if (stop_one(list[i], &one) < 0)
             rc = err_join(all, &one);
-        registry_remove(l, list[i]);
+        registry_remove(l, list[i], /* unasked= */ false);
         sandbox_unref(list[i]);
     }
     free(list);
@@ -149,7 +149,7 @@ int life_leave(struct life *l, struct err *e)
         struct err one = {0};
         if (leave_one(list[i], &one) < 0)
             (void)err_join(&all, &one);
-        registry_remove(l, list[i]);
+        registry_remove(l, list[i], /* unasked= */ false);
         sandbox_unref(list[i]);
     }
     free(list);

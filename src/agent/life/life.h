@@ -92,11 +92,13 @@ struct life_summary {
     const char *cluster_id;
     uint64_t epoch;
     uint64_t host_revision;
+    bool full; /* nothing was left out */
     int64_t memory_mb_total, memory_mb_used;
     size_t slots_total, slots_used;
     int64_t disk_free_bytes;
 };
-/* Calls `each` for every sandbox changed after `since` (0: all), under the registry's lock: it must
+/* Calls `each` for every sandbox changed after `since` (0: all; all too when one has been forgotten
+ * since then that a list of changes cannot name), under the registry's lock: it must
  * not call back. */
 int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const struct life_info *info),
     void *ctx, struct life_summary *ret, struct err *e);

@@ -62,6 +62,7 @@ struct life {
     pthread_cond_t changed;          /* host_revision has grown, or closing; monotonic */
     struct sandbox *buckets[REGISTRY_BUCKETS];
     uint64_t host_revision;
+    uint64_t last_forgotten; /* host_revision when a create failed and its sandbox was forgotten */
     uint64_t last_watch_key;
     bool closing;
 
@@ -78,8 +79,9 @@ struct sandbox *sandbox_new(struct life *l, const struct sandbox_id *id);
 /* Adds it to the table (which takes a reference of its own). ERR_EXISTS with `ret_other` set, and a
  * reference on that one, when the id is taken. */
 int registry_add(struct life *l, struct sandbox *s, struct sandbox **ret_other, struct err *e);
-/* Takes it out of the table; idempotent. */
-void registry_remove(struct life *l, struct sandbox *s);
+/* Takes it out of the table; idempotent. `unasked`: nobody has asked for it, so whoever lists
+ * changes must look at everything. */
+void registry_remove(struct life *l, struct sandbox *s, bool unasked);
 /* With a reference; NULL with ERR_NOT_FOUND. */
 struct sandbox *registry_find(struct life *l, const struct sandbox_id *id, struct err *e);
 void sandbox_unref(struct sandbox *s);

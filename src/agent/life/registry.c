@@ -97,7 +97,7 @@ int registry_add(struct life *l, struct sandbox *s, struct sandbox **ret_other, 
     return 0;
 }
 
-void registry_remove(struct life *l, struct sandbox *s)
+void registry_remove(struct life *l, struct sandbox *s, bool unasked)
 {
     {
         MUTEX_GUARD(&l->lock);
@@ -109,6 +109,8 @@ void registry_remove(struct life *l, struct sandbox *s)
         *at = s->next;
         s->listed = false;
         registry_changed_locked(l, NULL);
+        if (unasked)
+            l->last_forgotten = l->host_revision;
     }
     sandbox_unref(s);
 }

@@ -100,7 +100,7 @@ static int boot(struct sandbox *s, const struct life_create *c, struct err *e)
     s->create = NULL;
     (void)sandbox_event(s, EVENT_CREATE_FAILED, e->msg, &actions);
     log_err("create failed: %s", e->msg);
-    registry_remove(s->life, s);
+    registry_remove(s->life, s, /* unasked= */ true);
     return create_error(e);
 }
 
@@ -185,7 +185,7 @@ static int destroy(
         return -1;
     }
     *ret_revision = s->entry.state.revision;
-    registry_remove(s->life, s);
+    registry_remove(s->life, s, /* unasked= */ false);
     log_info("sandbox destroyed");
     return 0;
 }

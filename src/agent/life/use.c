@@ -166,6 +166,9 @@ int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const stru
     }
     MUTEX_GUARD(&l->lock);
     ret->host_revision = l->host_revision;
+    if (since < l->last_forgotten)
+        since = 0;
+    ret->full = since == 0;
     for (size_t b = 0; b < REGISTRY_BUCKETS; b++)
         for (struct sandbox *s = l->buckets[b]; s; s = s->next) {
             struct life_info info = {.entry = s->entry};

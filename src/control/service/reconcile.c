@@ -107,6 +107,9 @@ static int ask(struct poll *p, uint64_t since, struct err *e)
         return err_set(e, ERR_AGENT, "the agent's host id is malformed");
     if (note_host(s, &host, &p->said, e) < 0)
         return -1;
+    /* The agent has forgotten something that changes cannot name: a create that failed there. */
+    if (!p->asked_all && p->said.full)
+        __atomic_store_n(&s->want_full, 1, __ATOMIC_RELAXED);
     cluster = arena_strndup(p->arena, p->said.cluster_id.p, p->said.cluster_id.n);
     if (!cluster)
         return err_set(e, ERR_NOMEM, "out of memory");

@@ -591,6 +591,33 @@ static void list_since_a_revision_gives_what_changed(void **state)
     destroy_ok(f, &second);
 }
 
+static void forgotten_create_makes_lists_full(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_id id = create_ok(f);
+    struct life_summary before = {0};
+    struct life_summary after = {0};
+    struct found found = {0};
+    struct life_create c = request();
+    struct life_info info;
+    struct err e = {0};
+    assert_int_equal(life_list(f->life, 0, find_each, &found, &before, &e), 0);
+    assert_true(before.full);
+    assert_int_equal(life_list(f->life, before.host_revision, find_each, &found, &after, &e), 0);
+    assert_false(after.full);
+    fakes.fail = FAKE_READY;
+    assert_int_equal(life_create(f->life, &c, &info, &e), -1);
+    fakes.fail = FAKE_NONE;
+    found = (struct found){.id = &id};
+    assert_int_equal(life_list(f->life, before.host_revision, find_each, &found, &after, &e), 0);
+    assert_true(after.full);
+    assert_int_equal(found.n, 1);
+    assert_int_equal(found.matches, 1);
+    assert_int_equal(life_list(f->life, after.host_revision, find_each, &found, &after, &e), 0);
+    assert_false(after.full);
+    destroy_ok(f, &id);
+}
+
 static void calls_into_a_guest(void **state)
 {
     struct fixture *f = *state;
@@ -685,6 +712,7 @@ int main(void)
         LIFE_TEST(failed_destroy_is_said_and_can_be_repeated),
         LIFE_TEST(destroy_of_another_revision_is_a_conflict),
         LIFE_TEST(list_since_a_revision_gives_what_changed),
+        LIFE_TEST(forgotten_create_makes_lists_full),
         LIFE_TEST(calls_into_a_guest),
         LIFE_TEST(destroys_at_once_agree),
     };
