@@ -123,6 +123,7 @@ static void leaves_nothing(void **state)
     delete_sandbox(&stack, id);
     assert_int_equal(stack_end(&stack.control, SIGTERM), 0);
     assert_int_equal(stack_end(&stack.agent, SIGTERM), 0);
+    stack_stop_all(&stack);
     host_picture(&stack, &left);
     if (left.len > 0)
         fail_msg("left on the host:\n%s", left.p);
