@@ -241,9 +241,17 @@ static void each_step_of_destroy(void **state)
     sweep(undo_steps, ARRAY_LEN(undo_steps), crash_destroy);
 }
 
+/* Before the control plane has ever heard of its host by itself. */
+static void control_killed_in_its_first_create(void **state)
+{
+    NEEDS_STACK();
+    crash_create(create_steps[0], VICTIM_CONTROL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(control_killed_in_its_first_create),
         cmocka_unit_test(each_step_of_create),
         cmocka_unit_test(each_step_of_destroy),
     };

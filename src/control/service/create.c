@@ -31,7 +31,6 @@ static int make_row(struct service *s, const struct principal *who, const struct
     int64_t now = clock_real_ms();
     struct sandbox_row row = {
         .team = who->team,
-        .host = service_host(s),
         .status = SANDBOX_PENDING,
         .status_since_ms = now,
         .vcpus = p->vcpus,
@@ -43,6 +42,7 @@ static int make_row(struct service *s, const struct principal *who, const struct
     };
     if (service_template_for_create(s, p->template, row.template, &row.template_id, e) < 0)
         return -1;
+    row.host = service_host(s); /* known by now: the template is one of it */
     if (metadata_apply(slice_of(NULL, 0), p->metadata, p->n_metadata, a, &row.metadata, e) < 0)
         return -1;
     sandbox_id_new(&row.id);

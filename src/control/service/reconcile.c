@@ -31,24 +31,30 @@ enum {
 /* --- the host itself --- */
 
 /* Notes the host in the database: at first sight, after its restart, and now and then. */
-static int note_host(struct service *s, const struct host_id *id,
-    const struct agent_list_response *said, struct err *e)
+int service_see_host(struct service *s, const struct host_id *id,
+    const struct agent_list_response *said, struct host_row *ret_known, struct err *e)
 {
-    struct poll_state *st = &s->poll;
-    struct host_row known;
     struct host_row host = {
         .id = *id,
         .address = s->config.agent_address ? s->config.agent_address : "",
         .last_seen_ms = clock_real_ms(),
         .agent_epoch = said->agent_epoch,
     };
+    if (!slice_copy_cstr(said->cluster_id, host.cluster_id, sizeof host.cluster_id))
+        return err_set(e, ERR_AGENT, "the agent's cluster id is malformed");
+    return s->store->ops->host_see(s->store, &host, ret_known, e);
+}
+
+static int note_host(struct service *s, const struct host_id *id,
+    const struct agent_list_response *said, struct err *e)
+{
+    struct poll_state *st = &s->poll;
+    struct host_row known;
     int64_t now = clock_mono_ms();
     bool same = strcmp(st->host.text, id->text) == 0 && st->agent_epoch == said->agent_epoch;
     if (same && now - st->noted_mono_ms < NOTE_HOST_EVERY_MS)
         return 0;
-    if (!slice_copy_cstr(said->cluster_id, host.cluster_id, sizeof host.cluster_id))
-        return err_set(e, ERR_AGENT, "the agent's cluster id is malformed");
-    if (s->store->ops->host_see(s->store, &host, &known, e) < 0)
+    if (service_see_host(s, id, said, &known, e) < 0)
         return -1;
     if (!same) {
         st->host_revision = 0;

@@ -56,6 +56,9 @@ void call_id_new(char dst[CALL_ID_MAX + 1]);
 
 /* One look at the agent; waits there for a change (reconcile.c). The reconciler's thread only. */
 int service_poll(struct service *s, struct err *e);
+/* Notes in the database that this host has answered; gives what was known of it. */
+int service_see_host(struct service *s, const struct host_id *id,
+    const struct agent_list_response *said, struct host_row *ret_known, struct err *e);
 /* Asks the agent for its templates now. */
 int service_refresh_catalog(struct service *s, struct err *e);
 /* Asks the agent to destroy; "not there" is success. Under the sandbox's lock. */

@@ -23,12 +23,16 @@ int service_refresh_catalog(struct service *s, struct err *e)
     struct agent_list_request req = {.since_revision = UINT64_MAX};
     struct agent_list_response said = {0};
     struct host_id host;
+    struct host_row known;
     int64_t asked = clock_mono_ms();
     arena_init(&arena, LIST_ARENA_BYTES);
     if (agent_call(s->agent, AGENT_LIST, &req, &said, &arena, REFRESH_MS, e) < 0)
         return -1;
     if (!host_id_parse(said.host_id, &host))
         return err_set(e, ERR_AGENT, "the agent's host id is malformed");
+    /* A sandbox may be made there before the first poll: its row names the host. */
+    if (service_see_host(s, &host, &said, &known, e) < 0)
+        return -1;
     catalog_fill(&s->catalog, &host, &said, asked);
     return 0;
 }
