@@ -104,6 +104,9 @@ void bench_recover(struct stack *s)
 {
     static struct fleet f;
     f.stack = s;
+    (void)stack_end(&s->agent, SIGTERM);
+    s->vcpus_per_core = "64"; /* room for all on any machine */
+    stack_start_agent(s);
     (void)pthread_mutex_init(&f.lock, NULL);
     grow(&f, RESIDENT_SANDBOXES);
     resident("torpor-agent resident with 20 running sandboxes", s->agent);

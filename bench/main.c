@@ -3,7 +3,7 @@
  * Runs the benchmarks: those of the libraries, then those of a Torpor of its own, which need root
  * and what `make test-data` makes.
  *
- * usage: torpor-bench [http | json]     that one only
+ * usage: torpor-bench [http | json | sandboxes]     that one only
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +27,7 @@ int main(int argc, char **argv)
         bench_json();
     if (chosen(argc, argv, "http"))
         bench_http();
-    if (argc > 1)
+    if (!chosen(argc, argv, "sandboxes"))
         return 0;
     if (why) {
         (void)fprintf(stderr, "bench: %s\n", why);

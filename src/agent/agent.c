@@ -85,6 +85,7 @@ static int read_settings(const struct agent *a, struct life_config *c, struct er
     uint64_t slots;
     uint64_t memory_mb;
     uint64_t uid_base;
+    uint64_t vcpus_per_core;
     *c = (struct life_config){.dir = setting("TORPOR_DIR", NULL),
         .run_base = setting("TORPOR_RUN_BASE", "/run/torpor"),
         .shim = a->shim,
@@ -97,10 +98,12 @@ static int read_settings(const struct agent *a, struct life_config *c, struct er
     if (check_accel(c->accel, e) < 0 ||
         setting_number("TORPOR_SLOTS", SLOTS_DEFAULT, 1, NET_SLOTS_MAX, &slots, e) < 0 ||
         setting_number("TORPOR_MEMORY_MB", 0, 0, MEMORY_MB_MAX, &memory_mb, e) < 0 ||
+        setting_number("TORPOR_VCPUS_PER_CORE", 0, 1, 1024, &vcpus_per_core, e) < 0 ||
         setting_number("TORPOR_UID_BASE", UID_BASE_DEFAULT, 1000, INT_MAX, &uid_base, e) < 0)
         return -1;
     c->slots = (size_t)slots;
     c->memory_mb = (int64_t)memory_mb;
+    c->vcpus_per_core = (int32_t)vcpus_per_core;
     c->uid_base = (uid_t)uid_base;
     return 0;
 }

@@ -19,6 +19,7 @@ struct agent;
  *   TORPOR_RESOLVER       where guests' DNS goes (of /etc/resolv.conf)
  *   TORPOR_SLOTS          sandboxes at once (256)
  *   TORPOR_MEMORY_MB      memory to promise (4 times RAM)
+ *   TORPOR_VCPUS_PER_CORE vcpus to promise for each core (8)
  *   TORPOR_UID_BASE       first uid for VMMs (1879048192)
  * A bad value fails with its name, the value and what is allowed. `ready_fd` (or -1) gets the line
  * "ready instance=<n> socket=<path>" once calls are served.

@@ -112,7 +112,7 @@ static void free_all(char **list)
         free(*list);
 }
 
-enum { AGENT_SETTINGS = 10 };
+enum { AGENT_SETTINGS = 11 };
 
 static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
 {
@@ -128,6 +128,7 @@ static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
     ret[6] = setting("TORPOR_SLOTS", s->slots ? s->slots : "");
     ret[7] = setting("TORPOR_MEMORY_MB", s->memory_mb ? s->memory_mb : "");
     ret[8] = setting("TORPOR_CRASH", s->crash ? s->crash : "");
+    ret[9] = setting("TORPOR_VCPUS_PER_CORE", s->vcpus_per_core ? s->vcpus_per_core : "");
 }
 
 void stack_start_agent(struct stack *s)

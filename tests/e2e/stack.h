@@ -24,9 +24,10 @@ struct stack {
     pid_t agent;
     pid_t control;
     uid_t control_uid;
-    const char *slots;     /* TORPOR_SLOTS of the next start of the agent; NULL: the default */
-    const char *memory_mb; /* TORPOR_MEMORY_MB likewise */
-    const char *crash;     /* TORPOR_CRASH likewise (agent/life/crash.h) */
+    const char *slots;          /* TORPOR_SLOTS of the next start of the agent; NULL: the default */
+    const char *memory_mb;      /* TORPOR_MEMORY_MB likewise */
+    const char *vcpus_per_core; /* TORPOR_VCPUS_PER_CORE likewise */
+    const char *crash;          /* TORPOR_CRASH likewise (agent/life/crash.h) */
 };
 
 /* Why this machine cannot run it (not root, no data); NULL when it can. */

@@ -19,9 +19,12 @@
 
 enum {
     LIVE_MAX = 256, /* calls at once into one guest */
-    READY_ATTEMPT_MS =
-        500,               /* a SYN waits in the TAP until the guest's link is up; then a new one */
-    READY_REFUSED_MS = 20, /* the guest is up but envd does not listen yet */
+    READY_CONNECT_MS =
+        100,              /* a SYN waits in the TAP until the guest is up, or is lost: a new one */
+    READY_SOON_MS = 5000, /* after that the machine is busy, and so is the guest: */
+    READY_PATIENT_MS = 1000, /* it gets longer for each */
+    READY_ANSWER_MS = 5000,  /* once connected */
+    READY_REFUSED_MS = 20,   /* the guest is up but envd does not listen yet */
 };
 
 struct guest {
@@ -199,20 +202,45 @@ static int health(struct guest *g, int64_t deadline, struct err *e)
     return -1;
 }
 
+/* Connects and keeps the connection for the call that follows. */
+static int connect_ahead(struct guest *g, int64_t deadline, struct err *e)
+{
+    int fd = sock_connect_tcp(g->host_ip, GUEST_ENVD_PORT, deadline, e);
+    struct http_conn *c = fd < 0 ? NULL : http_conn_new(fd, e);
+    if (!c)
+        return -1;
+    {
+        MUTEX_GUARD(&g->lock);
+        if (!g->closed && g->n_idle < GUEST_IDLE_MAX) {
+            g->idle[g->n_idle++] = c;
+            return 0;
+        }
+    }
+    (void)http_conn_free(c);
+    return err_set(e, ERR_UNAVAILABLE, "the sandbox is going away");
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 int guest_wait_ready(struct guest *g, int abort_fd, int64_t deadline, struct err *e)
 {
+    int64_t soon = deadline_in_ms(READY_SOON_MS);
     for (;;) {
         struct err attempt = {0};
-        int64_t until = deadline_in_ms(READY_ATTEMPT_MS);
+        int64_t now = clock_mono_ms();
+        int64_t until = now + (now < soon ? READY_CONNECT_MS : READY_PATIENT_MS);
         int64_t pause;
-        if (health(g, until < deadline ? until : deadline, &attempt) == 0)
+        if (connect_ahead(g, earlier(until, deadline), &attempt) == 0 &&
+            health(g, earlier(deadline_in_ms(READY_ANSWER_MS), deadline), &attempt) == 0)
             return 0;
-        if (clock_mono_ms() >= deadline)
+        now = clock_mono_ms();
+        if (now >= deadline)
             return err_set(e, ERR_TIMEOUT, "the guest did not come up in time: %s", attempt.msg);
-        pause = until - clock_mono_ms();
-        if (pause > READY_REFUSED_MS)
-            pause = READY_REFUSED_MS;
-        if (io_wait(abort_fd, POLLIN, deadline_in_ms(pause > 0 ? pause : 0), &attempt) > 0)
+        pause = earlier(until - now, READY_REFUSED_MS);
+        if (io_wait(abort_fd, POLLIN, now + (pause > 0 ? pause : 0), &attempt) > 0)
             return err_set(e, ERR_UNAVAILABLE, "the VM ended before its guest was ready");
     }
 }

@@ -32,7 +32,8 @@ static int meminfo_mb(const char *name, int64_t *ret, struct err *e)
     return 0;
 }
 
-int admission_init(struct admission *a, int64_t memory_mb_total, struct err *e)
+int admission_init(
+    struct admission *a, int64_t memory_mb_total, int32_t vcpus_per_core, struct err *e)
 {
     pthread_condattr_t attr;
     int64_t ram_mb;
@@ -40,6 +41,7 @@ int admission_init(struct admission *a, int64_t memory_mb_total, struct err *e)
         return -1;
     *a = (struct admission){
         .memory_mb_total = memory_mb_total > 0 ? memory_mb_total : ram_mb * MEMORY_FACTOR,
+        .vcpus_per_core = vcpus_per_core > 0 ? vcpus_per_core : VCPUS_PER_CORE,
         .cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN)};
     if (a->cores < 1)
         a->cores = 1;
@@ -69,9 +71,9 @@ int admission_reserve(struct admission *a, int32_t vcpus, int32_t memory_mb, str
         return err_set(e, ERR_NO_CAPACITY,
             "%d vcpus are more than this host gives one sandbox (%d)", vcpus,
             a->cores * VCPUS_PER_CORE_ONE);
-    if (a->vcpus_used + vcpus > a->cores * VCPUS_PER_CORE)
+    if (a->vcpus_used + vcpus > a->cores * a->vcpus_per_core)
         return err_set(
-            e, ERR_NO_CAPACITY, "this host's %d vcpus are in use", a->cores * VCPUS_PER_CORE);
+            e, ERR_NO_CAPACITY, "this host's %d vcpus are in use", a->cores * a->vcpus_per_core);
     if (a->memory_mb_used + memory_mb > a->memory_mb_total)
         return err_set(e, ERR_NO_CAPACITY, "this host has %lld MiB of memory left to promise",
             (long long)(a->memory_mb_total - a->memory_mb_used));

@@ -18,7 +18,7 @@ static int open_parts(struct life *l, const struct life_config *c, struct err *e
 {
     if (host_open(&l->host, c->dir, c->run_base, e) < 0 ||
         (!c->only_stop && host_kernel_find(&l->host, &l->kernel, e) < 0) ||
-        admission_init(&l->admission, c->memory_mb, e) < 0 ||
+        admission_init(&l->admission, c->memory_mb, c->vcpus_per_core, e) < 0 ||
         (vmm_host_probe(c->accel, &l->vmm_host, e) < 0 && !c->only_stop))
         return -1;
     l->vmm_host.shim = c->shim;

@@ -27,8 +27,9 @@ struct life_config {
     const char *resolver;  /* NULL: of /etc/resolv.conf */
     uid_t uid_base;        /* of the host; an instance has HOST_UIDS from it */
     size_t slots;
-    int64_t memory_mb; /* 0: by the machine */
-    bool only_stop;    /* opened to be closed: nothing is prepared ahead */
+    int64_t memory_mb;      /* 0: by the machine */
+    int32_t vcpus_per_core; /* 0: 8 */
+    bool only_stop;         /* opened to be closed: nothing is prepared ahead */
 };
 
 enum { HOST_UIDS = 4096 }; /* uids of one instance: slots, then the control plane's */

@@ -232,7 +232,7 @@ static void admission_bounds(void **state)
 {
     struct admission a;
     struct err e = {0};
-    assert_int_equal(admission_init(&a, 1000, &e), 0);
+    assert_int_equal(admission_init(&a, 1000, /* vcpus_per_core= */ 0, &e), 0);
     a.cores = 2;
     assert_int_equal(admission_reserve(&a, 9, 100, &e), -1); /* more than 4 a core for one */
     assert_int_equal(e.kind, ERR_NO_CAPACITY);
@@ -250,7 +250,7 @@ static void boots_are_bounded(void **state)
 {
     struct admission a;
     struct err e = {0};
-    assert_int_equal(admission_init(&a, 1000, &e), 0);
+    assert_int_equal(admission_init(&a, 1000, /* vcpus_per_core= */ 0, &e), 0);
     a.cores = 1;
     assert_int_equal(admission_boot_begin(&a, deadline_in_ms(1000), &e), 0);
     assert_int_equal(admission_boot_begin(&a, deadline_in_ms(10), &e), -1);
