@@ -7,9 +7,17 @@
  * plan: head, then `body_bytes` of NUL-terminated strings: `n_args` arguments of the VMM (the first
  * is its absolute path, also inside the jail), then for each of `n_files` three strings:
  * SHIM_FILE_EXEC or SHIM_FILE_READ, the absolute path on the host, the absolute path in the jail.
- * The descriptors of enum shim_fd come with the head's first byte (SCM_RIGHTS). The answer is
- * SHIM_MSG_STARTED once the VMM's exec has succeeded, or SHIM_MSG_FAILED and the shim is gone. The
- * pair then stays a control connection.
+ * The descriptors come with the head's first byte (SCM_RIGHTS): those of enum shim_fd, then
+ * `n_layers` frozen disk layers (bottom first, read-only), then with SHIM_PLAN_RESTORE the memory
+ * map and the `n_blobs` blobs of its table, in that order, then with SHIM_PLAN_HINTS the working
+ * set. The answer is SHIM_MSG_STARTED once the VMM's exec has succeeded, or SHIM_MSG_FAILED and the
+ * shim is gone. The pair then stays a control connection.
+ *
+ * Memory: unless SHIM_MEMORY_STOCK, the VMM's main memory is the shim's business. A preloaded
+ * library (one of the plan's files, at SHIM_LIBRARY in the jail) maps it as the shim says and tells
+ * where (the page-fault handshake of Firecracker, over an inherited socket); the shim serves its
+ * page faults (SHIM_MEMORY_UFFD) and, while the vCPUs stand still, writes what was written since
+ * the restore (SAVE).
  *
  * Control: connections to the listening socket, root only, carry struct shim_msg in both
  * directions. Each request has one reply, SHIM_MSG_STATE or SHIM_MSG_REFUSED; SHIM_MSG_EXITED comes
@@ -35,7 +43,8 @@
 #include <stdint.h>
 
 enum {
-    SHIM_VERSION = 2,     /* 2: versions are agreed on, one connection has control */
+    /* 2: versions are agreed on, one connection has control; 3: memory is saved and served */
+    SHIM_VERSION = 3,
     SHIM_VERSION_MIN = 1, /* the oldest that agents still speak */
     SHIM_ID_BYTES = 32,
     SHIM_TAP_BYTES = 16,   /* IFNAMSIZ */
@@ -45,8 +54,13 @@ enum {
     SHIM_FILES_MAX = 256,     /* Debian's QEMU needs 56 */
     SHIM_BODY_MAX = 64 << 10, /* 256 files of two paths of 100 bytes, and the arguments */
     SHIM_PLAN_FD = 3,
-    SHIM_UID_MIN = 1000, /* below are the accounts of the system */
+    SHIM_UID_MIN = 1000,  /* below are the accounts of the system */
+    SHIM_LAYERS_MAX = 16, /* frozen disk layers; they are merged long before */
+    SHIM_BLOBS_MAX = 64,  /* of a memory map; it is flattened beyond 8 */
 };
+
+#define SHIM_LIBRARY "/torpor-memory.so" /* in the jail */
+#define SHIM_RAM_PATH "/torpor-ram"      /* what the VMM is told its memory's file is */
 
 #define SHIM_PLAN_MAGIC 0x4e4c5054u /* "TPLN" */
 #define SHIM_MSG_MAGIC 0x47534d54u  /* "TMSG" */
@@ -54,15 +68,17 @@ enum {
 #define SHIM_FILE_EXEC "x" /* may be mapped executable: the program and its shared objects */
 #define SHIM_FILE_READ "r"
 
-/* Descriptors of a plan, all of them, in this order. */
+/* Descriptors that every plan has, in this order, before the others. */
 enum shim_fd {
     SHIM_FD_LISTEN,      /* listening unix stream socket for control connections */
     SHIM_FD_CONSOLE_DIR, /* folder for console.log */
     SHIM_FD_NETNS,       /* network namespace that holds the TAP */
     SHIM_FD_OVERLAY,     /* read-write */
     SHIM_FD_BASE,        /* read-only */
+    SHIM_FD_MONITOR,     /* listening unix stream socket at which the VMM takes commands */
     SHIM_FD_COUNT
 };
+enum { SHIM_FDS_MAX = SHIM_FD_COUNT + SHIM_LAYERS_MAX + 1 + SHIM_BLOBS_MAX + 1 };
 
 /* Where the VMM finds its descriptors; its arguments name these numbers. 0 is /dev/null, 1 and 2 go
  * to the console log. */
@@ -70,11 +86,25 @@ enum {
     SHIM_VMM_FD_OVERLAY = 3,
     SHIM_VMM_FD_BASE,
     SHIM_VMM_FD_TAP,
-    SHIM_VMM_FD_SERIAL, /* a stream socket */
-    SHIM_VMM_FD_END
+    SHIM_VMM_FD_SERIAL,  /* a stream socket */
+    SHIM_VMM_FD_MONITOR, /* a listening socket */
+    SHIM_VMM_FD_LAYERS   /* the first frozen layer, the others follow; then the library's */
 };
 
-enum { SHIM_PLAN_KVM = 1 }; /* flags: the jail has /dev/kvm */
+/* `flags` of a plan. */
+enum {
+    SHIM_PLAN_KVM = 1,         /* the jail has /dev/kvm */
+    SHIM_PLAN_RESTORE = 2,     /* memory comes from a map; without it, it is zeros */
+    SHIM_PLAN_HINTS = 4,       /* a working set to copy in ahead */
+    SHIM_PLAN_OLD_PAGEMAP = 8, /* do without PAGEMAP_SCAN and WP_ASYNC, as on older kernels */
+};
+
+enum shim_memory {
+    SHIM_MEMORY_STOCK,   /* the VMM's own: no library, nothing can be saved */
+    SHIM_MEMORY_PRIVATE, /* blobs are mapped privately */
+    SHIM_MEMORY_UFFD,    /* the shim copies pages in when they are touched */
+    SHIM_MEMORY_COUNT
+};
 
 struct shim_plan_head {
     uint32_t magic;
@@ -88,8 +118,12 @@ struct shim_plan_head {
     uint64_t fsize_bytes;     /* RLIMIT_FSIZE of the VMM */
     char id[SHIM_ID_BYTES];   /* sandbox id, padded with NULs */
     char tap[SHIM_TAP_BYTES]; /* name of the TAP, padded with NULs */
+    uint64_t memory_bytes;    /* of the guest; 0 with SHIM_MEMORY_STOCK */
+    uint32_t memory;          /* enum shim_memory */
+    uint16_t n_layers;
+    uint16_t n_blobs;
 };
-static_assert(sizeof(struct shim_plan_head) == 80, "no padding");
+static_assert(sizeof(struct shim_plan_head) == 96, "no padding");
 
 enum shim_msg_type {
     /* Requests. */
@@ -97,12 +131,27 @@ enum shim_msg_type {
     SHIM_MSG_STATUS = 2,
     SHIM_MSG_KILL = 3, /* SIGKILL to the VMM */
     SHIM_MSG_ACK = 4,  /* the end of the VMM is known: the shim may end. No reply but the end. */
+    /* From version 3 on, for the connection in control only. */
+    /* Writes memory. The vCPUs must stand still until the reply. Three descriptors come with it,
+     * empty files open for reading and writing: blob, its checksums, the map. `uuid` names the
+     * blob. Reply: SAVED, or SAVE_FAILED with text and errnum. Nothing is synced. */
+    SHIM_MSG_SAVE = 5,
+    /* What the last SAVE wrote is durable: later ones may refer to it. Reply: STATE. */
+    SHIM_MSG_COMMIT = 6,
+    /* Breaks off a SAVE under way, which then answers SAVE_FAILED with ECANCELED. No other reply;
+     * without a SAVE nothing happens. */
+    SHIM_MSG_CANCEL = 7,
+    /* Writes the working set recorded so far into the one descriptor that comes with it. Reply:
+     * SAVED (`pages_stored`: how many pages it names; 0 where none is recorded). */
+    SHIM_MSG_HINTS = 8,
     /* Replies and events; all carry pids, start times, id, uptime, `ended`. */
     SHIM_MSG_STARTED = 64,
     SHIM_MSG_FAILED = 65, /* text, errnum */
     SHIM_MSG_STATE = 66,
     SHIM_MSG_EXITED = 67,  /* wait_status, text */
     SHIM_MSG_REFUSED = 68, /* `refusal` says why; none in version 1 */
+    SHIM_MSG_SAVED = 69,   /* the numbers of version 3 */
+    SHIM_MSG_SAVE_FAILED = 70,
 };
 
 /* `flags` of HELLO. */
@@ -118,6 +167,7 @@ enum shim_refusal {
     SHIM_REFUSAL_CONTROLLED, /* `controller_pid` has this VM */
     SHIM_REFUSAL_NO_CONTROL, /* the connection has no control */
     SHIM_REFUSAL_RUNNING,    /* there is no end to acknowledge yet */
+    SHIM_REFUSAL_MEMORY,     /* this VM's memory is not the shim's, or is not mapped yet */
 };
 
 struct shim_msg {
@@ -141,7 +191,18 @@ struct shim_msg {
     uint32_t flags;
     uint32_t refusal;        /* enum shim_refusal */
     uint32_t controller_pid; /* of the agent in control, 0 when there is none */
-    uint8_t pad[SHIM_MSG_BYTES - 360];
+    /* From version 3 on. */
+    uint8_t uuid[16];
+    uint64_t pages_stored;   /* in the new blob */
+    uint64_t pages_zero;     /* written, and zeros now */
+    uint64_t pages_referred; /* written, but as an older blob has them */
+    uint64_t scan_us;        /* finding them */
+    uint64_t write_us;       /* reading, comparing, writing */
+    uint64_t map_entries;
+    uint64_t map_blobs;
+    uint64_t faults;      /* page faults served since the start */
+    uint64_t pages_ahead; /* copied in ahead of them */
+    uint8_t pad[SHIM_MSG_BYTES - 448];
 };
 static_assert(sizeof(struct shim_msg) == SHIM_MSG_BYTES, "no padding");
 
@@ -155,7 +216,8 @@ struct shim_msg_head {
 /* The size of the messages of a version, head included; 0 for versions that are not known. */
 static inline uint32_t shim_msg_bytes(unsigned version)
 {
-    static const uint16_t bytes[SHIM_VERSION + 1] = {[1] = SHIM_MSG_BYTES, [2] = SHIM_MSG_BYTES};
+    static const uint16_t bytes[SHIM_VERSION + 1] = {
+        [1] = SHIM_MSG_BYTES, [2] = SHIM_MSG_BYTES, [3] = SHIM_MSG_BYTES};
     return version <= SHIM_VERSION ? bytes[version] : 0;
 }
 

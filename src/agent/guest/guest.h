@@ -38,15 +38,25 @@ struct guest_identity {
     const char *default_user;
     const struct rpc_entry *env;
     size_t n_env;
+    bool keeps_env;     /* env is what the guest has already */
+    bool keeps_machine; /* host name and machine id too: it is the sandbox that went to sleep */
+    const char *secret; /* of guest_prepare, for the first init after it; NULL: none */
 };
 /* The init handshake: token, clock, fresh entropy, host name, machine id, environment. Returns when
  * the guest has acknowledged all of it. */
 int guest_init(
     struct guest *g, const struct guest_identity *identity, int64_t deadline, struct err *e);
 
-/* Runs a command to its end. Output beyond LIMIT_EXEC_OUTPUT_BYTES is dropped and said. The result
- * lives in `out` (one buffer for both streams; resp points into it). A program that cannot be
- * started is ERR_INVALID with `where` "cmd"; bad cwd and user likewise. */
+/* Before a snapshot: envd writes the file systems out, ends its streams with "paused", closes its
+ * connections and then waits for an init that carries `secret` (GUEST_TOKEN_CHARS of hex); until
+ * then it answers nothing else. */
+int guest_prepare(
+    struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], int64_t deadline, struct err *e);
+
+/* Runs a command to its end. When a pause meets it, the command goes on in the guest: 0, with
+ * `resp->paused`, its pid and its tag. Output beyond LIMIT_EXEC_OUTPUT_BYTES is dropped and said.
+ * The result lives in `out` (one buffer for both streams; resp points into it). A program that
+ * cannot be started is ERR_INVALID with `where` "cmd"; bad cwd and user likewise. */
 int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf *out_stdout,
     struct buf *out_stderr, struct agent_exec_response *resp, struct err *e);
 

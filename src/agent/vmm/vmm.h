@@ -12,9 +12,29 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "base/uuid.h"
 #include "proto/sandbox.h"
 
 struct vmm_files;
+
+/* How a restored guest's memory comes back (design: how memory comes back). */
+enum vmm_memory {
+    VMM_MEMORY_PRIVATE, /* blobs are mapped privately */
+    VMM_MEMORY_UFFD,    /* the shim serves page faults */
+};
+
+/* What a snapshot depends on. Texts are "" where they do not apply. */
+struct vmm_facts {
+    char driver[16]; /* "qemu" */
+    char version[32];
+    char digest[72]; /* of the set of files */
+    char accel[8];   /* kvm, tcg */
+    char machine[32];
+    char cpu[64];
+    char cpu_flags[4096]; /* of the host, with KVM */
+    uint32_t tsc_khz;
+    int32_t snapshot_format;
+};
 
 struct vmm_host {
     const char *shim;    /* absolute path of torpor-shim */
@@ -23,6 +43,11 @@ struct vmm_host {
     bool use_kvm;
     uint32_t tsc_khz;        /* vmm_host_probe finds it; needed under TCG */
     struct vmm_files *files; /* vmm_host_probe's: what a VMM's mount namespace holds */
+    const char *library;     /* absolute path of the preloaded library, NULL: none is there */
+    const char *keep_dir;    /* <data folder>/vmm: sets of files by digest */
+    struct vmm_facts facts;  /* vmm_host_probe's */
+    bool has_uffd;           /* this host can serve page faults */
+    bool old_pagemap;        /* do as kernels without PAGEMAP_SCAN do (TORPOR_PAGEMAP=old) */
 };
 /* Finds QEMU, its shared objects and firmware, whether KVM runs stock kernels here
  * (TORPOR_ACCEL=auto|kvm|tcg as `accel`, NULL is auto), the TSC frequency. Leaves shim and run_dir
@@ -30,6 +55,16 @@ struct vmm_host {
  * agent's start, and again after QEMU was upgraded. vmm_host_done frees what it found. */
 int vmm_host_probe(const char *accel, struct vmm_host *ret, struct err *e);
 void vmm_host_done(struct vmm_host *host);
+
+/* Where a machine that was saved comes from. Descriptors stay the caller's. */
+struct vmm_source {
+    const struct vmm_facts *facts; /* of the save: names the set of files that is run */
+    enum vmm_memory memory;
+    int map_fd;          /* memory.map */
+    const int *blob_fds; /* its blobs, in its order */
+    size_t n_blobs;
+    int hints_fd; /* working set, -1: none */
+};
 
 struct vmm_boot {
     struct sandbox_id id;
@@ -42,7 +77,14 @@ struct vmm_boot {
     const char *netns;       /* path of the namespace that holds GUEST_TAP */
     uid_t uid;               /* the VMM's own */
     const char *console_dir; /* absolute folder; console.log there, at most CONSOLE_BYTES_MAX */
+    const int *layer_fds;    /* frozen qcow2 layers between base image and overlay, bottom first */
+    size_t n_layers;
+    const struct vmm_source *source; /* NULL: a cold boot. Then kernel and initrd are not used */
 };
+
+/* Whether a machine with those facts can be restored here. ERR_UNSUPPORTED with the reason. Touches
+ * nothing. */
+int vmm_can_restore(const struct vmm_host *host, const struct vmm_facts *saved, struct err *e);
 
 /* Handle of this agent on one shim. One thread at a time may use a handle (the sandbox's lock). */
 struct vmm;
@@ -75,6 +117,43 @@ pid_t vmm_shim_pid(const struct vmm *v);
 int vmm_stop(struct vmm *v, int64_t deadline, struct err *e);
 /* Closes the handle; what runs keeps running. NULL is fine; returns NULL. */
 struct vmm *vmm_free(struct vmm *v);
+
+/* --- saving and restoring; one thread at a time, as all of a handle --- */
+
+/* A VM started with a source: loads the device state from `state_fd`. Afterwards the vCPUs stand
+ * still, ready for vmm_run. */
+int vmm_load(struct vmm *v, int state_fd, int64_t deadline, struct err *e);
+/* Lets the vCPUs run; fine when they do. */
+int vmm_run(struct vmm *v, int64_t deadline, struct err *e);
+/* Stops the vCPUs, and flushes what they have written to the disk into its file; fine when they
+ * stand still. ERR_UNSUPPORTED for a VM whose memory cannot be saved. */
+int vmm_pause(struct vmm *v, int64_t deadline, struct err *e);
+/* Writes the device state into the empty file. The vCPUs stand still; vmm_run works afterwards. */
+int vmm_save_state(struct vmm *v, int state_fd, int64_t deadline, struct err *e);
+
+struct vmm_save {
+    struct uuid blob; /* of the pages */
+    int blob_fd;      /* empty files, open for reading and writing */
+    int sums_fd;
+    int map_fd;
+    int cancel_fd; /* becoming readable breaks it off with ERR_CANCELED; -1: nothing does */
+};
+struct vmm_saved {
+    uint64_t pages_stored, pages_zero, pages_referred;
+    uint64_t scan_us, write_us;
+    uint64_t map_entries, map_blobs;
+};
+/* Writes the pages that were written since the restore (or the boot), and the map of all memory.
+ * The vCPUs stand still. Nothing is synced. */
+int vmm_save_memory(struct vmm *v, const struct vmm_save *save, struct vmm_saved *ret,
+    int64_t deadline, struct err *e);
+/* What vmm_save_memory wrote last is durable; later saves of this VM may refer to it. */
+int vmm_save_commit(struct vmm *v, int64_t deadline, struct err *e);
+/* Writes the working set since the restore. `ret_pages` 0: there is none to keep. */
+int vmm_save_hints(struct vmm *v, int fd, uint64_t *ret_pages, int64_t deadline, struct err *e);
+/* While the vCPUs stand still: freezes the present overlay and goes on in the empty one
+ * `overlay_fd` (qcow2 of the same size). */
+int vmm_swap_overlay(struct vmm *v, int overlay_fd, int64_t deadline, struct err *e);
 
 /* True for a sandbox whose shim and VMM stay. */
 typedef bool vmm_keep(void *ctx, const struct sandbox_id *id);
