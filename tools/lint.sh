@@ -99,10 +99,13 @@ may_include() {
     http) allowed="base proto json" ;;
     rpc) allowed="base proto json http" ;;
     guestinit) allowed="base" ;;
-    envd | shim | cli) allowed=$shared ;;
-    agent/net | agent/vmm | agent/disk | agent/snap | agent/guest) allowed=$shared ;;
-    agent/life) allowed="$shared agent/net agent/vmm agent/disk agent/snap agent/guest" ;;
-    agent) allowed="$shared agent/life agent/net agent/vmm agent/disk agent/snap agent/guest" ;;
+    snap | preload) allowed="base proto" ;;
+    envd | cli) allowed=$shared ;;
+    shim) allowed="$shared snap" ;;
+    agent/net | agent/vmm | agent/disk | agent/guest) allowed=$shared ;;
+    agent/snap) allowed="$shared snap" ;;
+    agent/life) allowed="$shared snap agent/net agent/vmm agent/disk agent/snap agent/guest" ;;
+    agent) allowed="$shared snap agent/life agent/net agent/vmm agent/disk agent/snap agent/guest" ;;
     control/store) allowed=$shared ;;
     control/service) allowed="$shared control/store" ;;
     control/agent_client) allowed="$shared control/service" ;;

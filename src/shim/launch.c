@@ -116,7 +116,7 @@ static void reset_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-enum { CHILD_REPORT_FD = SHIM_VMM_FD_END };
+enum { CHILD_REPORT_FD = SHIM_VMM_FD_LAYERS };
 
 /* Puts everything where the VMM will look for it. */
 static int arrange_vmm_fds(const struct plan *p, const struct channels *c, struct err *e)
@@ -129,6 +129,7 @@ static int arrange_vmm_fds(const struct plan *p, const struct channels *c, struc
         [SHIM_VMM_FD_BASE] = p->fds[SHIM_FD_BASE],
         [SHIM_VMM_FD_TAP] = c->tap,
         [SHIM_VMM_FD_SERIAL] = c->serial[1],
+        [SHIM_VMM_FD_MONITOR] = p->fds[SHIM_FD_MONITOR],
         [CHILD_REPORT_FD] = c->report[1],
     };
     return arrange_fds(fds, ARRAY_LEN(fds), e);

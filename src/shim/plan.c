@@ -167,7 +167,7 @@ static int check_fds(const int *fds, size_t n, struct err *e)
     if (!fd_has_type(fds[SHIM_FD_LISTEN], S_IFSOCK) ||
         !fd_has_type(fds[SHIM_FD_CONSOLE_DIR], S_IFDIR) ||
         !fd_has_type(fds[SHIM_FD_NETNS], S_IFREG) || !fd_has_type(fds[SHIM_FD_OVERLAY], S_IFREG) ||
-        !fd_has_type(fds[SHIM_FD_BASE], S_IFREG))
+        !fd_has_type(fds[SHIM_FD_BASE], S_IFREG) || !fd_has_type(fds[SHIM_FD_MONITOR], S_IFSOCK))
         return err_set(e, ERR_PROTOCOL, "launch plan: a descriptor is of the wrong kind");
     return 0;
 }

@@ -58,7 +58,9 @@ struct vmm *vmm_adopt(const struct vmm_host *host, const struct sandbox_id *id, 
     struct vmm *v = vmm_new_handle(e);
     if (!v)
         return NULL;
-    if (vmm_socket_path(host, id, v->socket_path, e) == 0 && adopt(v, id, e) == 0)
+    if (vmm_socket_path(host, id, VMM_SHIM_SUFFIX, v->socket_path, e) == 0 &&
+        vmm_socket_path(host, id, VMM_MONITOR_SUFFIX, v->monitor_path, e) == 0 &&
+        adopt(v, id, e) == 0)
         return v;
     err_wrap(e, "adopt VM");
     return vmm_free(v);

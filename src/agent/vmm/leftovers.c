@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 
 #include "agent/vmm/shim_link.h"
+#include "agent/vmm/vmm_int.h"
 #include "agent/vmm/vmm.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -42,12 +43,11 @@ static void close_dir(DIR *const *d)
         (void)closedir(*d);
 }
 
-/* True when the name is <sandbox id>.shim. */
-static bool is_shim_socket(const char *name, struct sandbox_id *ret)
+/* True when the name is <sandbox id><suffix>. */
+static bool is_socket_of(const char *name, const char *suffix, struct sandbox_id *ret)
 {
-    static const char suffix[] = ".shim";
     size_t n = strlen(name);
-    size_t tail = sizeof suffix - 1;
+    size_t tail = strlen(suffix);
     return n > tail && strcmp(name + n - tail, suffix) == 0 &&
            sandbox_id_parse(slice_of(name, n - tail), ret);
 }
@@ -115,8 +115,8 @@ static int end_by_socket(
     return shim_kill(vmm, shim, deadline_in_ms(KILL_MS), e);
 }
 
-/* Calls `fn` for each shim socket of the folder that is not kept; joins the errors. */
-static void each_socket(const struct sweep *w,
+/* Calls `fn` for each socket of that suffix in the folder that is not kept; joins the errors. */
+static void each_socket(const struct sweep *w, const char *suffix,
     int (*fn)(const struct sweep *w, const char *path, const struct sandbox_id *id, struct err *e),
     struct err *all)
 {
@@ -134,7 +134,7 @@ static void each_socket(const struct sweep *w,
     while ((ent = readdir(d))) {
         struct err e = {0};
         char path[PATH_MAX];
-        if (!is_shim_socket(ent->d_name, &id) || is_kept(w, &id))
+        if (!is_socket_of(ent->d_name, suffix, &id) || is_kept(w, &id))
             continue;
         (void)snprintf(path, sizeof path, "%s/%s", w->run_dir, ent->d_name);
         if (fn(w, path, &id, &e) < 0)
@@ -229,9 +229,10 @@ int vmm_remove_leftovers(const struct vmm_host *host, vmm_keep *keep, void *ctx,
 {
     const struct sweep w = {.run_dir = host->run_dir, .keep = keep, .ctx = ctx};
     struct err all = {0};
-    each_socket(&w, end_by_socket, &all);
+    each_socket(&w, VMM_SHIM_SUFFIX, end_by_socket, &all);
     end_by_search(&w, &all);
-    each_socket(&w, remove_socket, &all);
+    each_socket(&w, VMM_SHIM_SUFFIX, remove_socket, &all);
+    each_socket(&w, VMM_MONITOR_SUFFIX, remove_socket, &all);
     if (all.kind == ERR_NONE)
         return 0;
     *e = all;

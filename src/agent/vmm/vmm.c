@@ -63,8 +63,16 @@ static int open_part(int *ret, const char *what, const char *path, int flags, st
     return *ret < 0 ? err_sys(e, errno, "open %s %s", what, path) : 0;
 }
 
-static int open_parts(
-    struct parts *p, const struct vmm_boot *b, const char *socket_path, struct err *e)
+static int open_sockets(struct parts *p, const struct vmm *v, struct err *e)
+{
+    p->fds[SHIM_FD_LISTEN] = sock_listen_unix(v->socket_path, 0600, e);
+    if (p->fds[SHIM_FD_LISTEN] < 0)
+        return -1;
+    p->fds[SHIM_FD_MONITOR] = sock_listen_unix(v->monitor_path, 0600, e);
+    return p->fds[SHIM_FD_MONITOR] < 0 ? -1 : 0;
+}
+
+static int open_parts(struct parts *p, const struct vmm_boot *b, struct err *e)
 {
     if (open_part(&p->fds[SHIM_FD_CONSOLE_DIR], "console folder", b->console_dir,
             O_RDONLY | O_DIRECTORY, e) < 0 ||
@@ -72,8 +80,7 @@ static int open_parts(
         open_part(&p->fds[SHIM_FD_OVERLAY], "overlay", b->overlay, O_RDWR | O_NOFOLLOW, e) < 0 ||
         open_part(&p->fds[SHIM_FD_BASE], "base image", b->base_image, O_RDONLY, e) < 0)
         return -1;
-    p->fds[SHIM_FD_LISTEN] = sock_listen_unix(socket_path, 0600, e);
-    return p->fds[SHIM_FD_LISTEN] < 0 ? -1 : 0;
+    return 0;
 }
 
 /* The bytes that an overlay may grow to: its disk's size and an eighth for tables and clusters that
@@ -208,30 +215,43 @@ static void abort_start(struct vmm *v)
         (void)proc_reap(v->shim.pid, &status, &ignored);
     if (v->socket_path[0] != '\0')
         (void)unlink(v->socket_path);
+    if (v->monitor_path[0] != '\0')
+        (void)unlink(v->monitor_path);
 }
 
-int vmm_socket_path(
-    const struct vmm_host *h, const struct sandbox_id *id, char dst[SHIM_PATH_MAX], struct err *e)
+int vmm_socket_path(const struct vmm_host *h, const struct sandbox_id *id, const char *suffix,
+    char dst[SHIM_PATH_MAX], struct err *e)
 {
     char path[SHIM_PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/%s.shim", h->run_dir, id->text) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "%s/%s%s", h->run_dir, id->text, suffix) >= (int)sizeof path)
         return err_set(e, ERR_INVALID, "the run folder's path is too long: %s", h->run_dir);
     memcpy(dst, path, sizeof path);
     return 0;
 }
 
+/* The paths stand in the handle once their sockets are this start's, so that a failure removes no
+ * other's. */
+static int take_sockets(struct vmm *v, const struct vmm_host *h, const struct vmm_boot *b,
+    struct parts *p, struct err *e)
+{
+    struct vmm paths;
+    if (vmm_socket_path(h, &b->id, VMM_SHIM_SUFFIX, paths.socket_path, e) < 0 ||
+        vmm_socket_path(h, &b->id, VMM_MONITOR_SUFFIX, paths.monitor_path, e) < 0 ||
+        open_sockets(p, &paths, e) < 0)
+        return -1;
+    memcpy(v->socket_path, paths.socket_path, sizeof v->socket_path);
+    memcpy(v->monitor_path, paths.monitor_path, sizeof v->monitor_path);
+    return 0;
+}
+
 static int start(struct vmm *v, const struct vmm_host *h, const struct vmm_boot *b, struct err *e)
 {
-    char path[SHIM_PATH_MAX];
     CLEANUP(parts_done) struct parts p = {.plan = BUF_INIT(SHIM_BODY_MAX + 4096)};
     memset(p.fds, -1, sizeof p.fds);
     if (!h->files)
         return err_set(e, ERR_INTERNAL, "the host has not been probed");
-    if (vmm_socket_path(h, &b->id, path, e) < 0 || build_args(h, b, &p.args, e) < 0 ||
-        open_parts(&p, b, path, e) < 0)
-        return -1;
-    memcpy(v->socket_path, path, sizeof path);
-    if (build_plan(&p, h, b, e) < 0)
+    if (build_args(h, b, &p.args, e) < 0 || open_parts(&p, b, e) < 0 ||
+        take_sockets(v, h, b, &p, e) < 0 || build_plan(&p, h, b, e) < 0)
         return -1;
     return run_shim(v, h, b->id.text, &p, e);
 }
@@ -350,6 +370,8 @@ int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
         return -1;
     if (unlink(v->socket_path) < 0 && errno != ENOENT)
         return err_sys(e, errno, "remove %s", v->socket_path);
+    if (unlink(v->monitor_path) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "remove %s", v->monitor_path);
     v->stopped = true;
     return 0;
 }

@@ -13,6 +13,7 @@ enum {
 
 struct vmm {
     char socket_path[SHIM_PATH_MAX];
+    char monitor_path[SHIM_PATH_MAX]; /* where the VMM takes commands */
     struct proc_id shim;
     struct proc_id vmm;
     unsigned version; /* of the protocol, on `link` */
@@ -25,9 +26,12 @@ struct vmm {
 
 /* A handle without descriptors; NULL without memory. */
 struct vmm *vmm_new_handle(struct err *e);
-/* Stores <run_dir>/<id>.shim. ERR_INVALID when that is too long for a socket. */
-int vmm_socket_path(
-    const struct vmm_host *h, const struct sandbox_id *id, char dst[SHIM_PATH_MAX], struct err *e);
+/* The sockets of a VM in the run folder. */
+#define VMM_SHIM_SUFFIX ".shim"
+#define VMM_MONITOR_SUFFIX ".vmm"
+/* Stores <run_dir>/<id><suffix>. ERR_INVALID when that is too long for a socket. */
+int vmm_socket_path(const struct vmm_host *h, const struct sandbox_id *id, const char *suffix,
+    char dst[SHIM_PATH_MAX], struct err *e);
 /* Opens v->shim and v->vmm. ERR_NOT_FOUND when the shim is gone. The VMM may be: then the shim
  * says how. */
 int vmm_open_pidfds(struct vmm *v, struct err *e);

@@ -388,7 +388,7 @@ static void test_hostile_plans(void **state)
 
     s = start_raw(f);
     send_raw(&s, &head, sizeof head, many, 7);
-    expect_refusal(&s, "more than 5 descriptors");
+    expect_refusal(&s, "more than 6 descriptors");
 
     s = start_raw(f);
     send_raw(&s, &head, sizeof head, many, SHIM_FD_COUNT);
