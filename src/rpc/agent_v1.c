@@ -38,6 +38,8 @@ static const struct rpc_field sandbox_info_fields[] = {
     RPC_FIELD(agent_sandbox_info, 13, "started_at_ms", "startedAtMs", RPC_INT64, started_at_ms),
     RPC_FIELD(
         agent_sandbox_info, 14, "status_since_ms", "statusSinceMs", RPC_INT64, status_since_ms),
+    RPC_FIELD(agent_sandbox_info, 15, "generation_id", "generationId", RPC_STRING, generation_id),
+    RPC_FIELD(agent_sandbox_info, 16, "snapshot_id", "snapshotId", RPC_STRING, snapshot_id),
 };
 const struct rpc_message agent_sandbox_info_message =
     RPC_TABLE("torpor.agent.v1.SandboxInfo", agent_sandbox_info, sandbox_info_fields);
@@ -50,6 +52,7 @@ static const struct rpc_field create_request_fields[] = {
     RPC_FIELD(agent_create_request, 5, "sandbox_id", "sandboxId", RPC_STRING, sandbox_id),
     RPC_FIELD_MAP(agent_create_request, 10, "env", "env", env),
     RPC_FIELD(agent_create_request, 11, "request_id", "requestId", RPC_STRING, request_id),
+    RPC_FIELD(agent_create_request, 12, "snapshot_id", "snapshotId", RPC_STRING, snapshot_id),
 };
 const struct rpc_message agent_create_request_message =
     RPC_TABLE("torpor.agent.v1.CreateSandboxRequest", agent_create_request, create_request_fields);
@@ -96,6 +99,31 @@ static const struct rpc_field template_info_fields[] = {
 const struct rpc_message agent_template_info_message =
     RPC_TABLE("torpor.agent.v1.TemplateInfo", agent_template_info, template_info_fields);
 
+const uint64_t agent_histogram_bounds_us[AGENT_HISTOGRAM_BOUNDS] = {
+    1000,
+    2500,
+    5000,
+    10000,
+    25000,
+    50000,
+    100000,
+    250000,
+    500000,
+    1000000,
+    2500000,
+    5000000,
+    10000000,
+};
+static const struct rpc_field histogram_fields[] = {
+    RPC_FIELD(agent_histogram, 1, "name", "name", RPC_STRING, name),
+    RPC_FIELD(agent_histogram, 2, "phase", "phase", RPC_STRING, phase),
+    RPC_FIELD_REPEATED(agent_histogram, 3, "buckets", "buckets", RPC_UINT64, buckets),
+    RPC_FIELD(agent_histogram, 4, "sum_us", "sumUs", RPC_UINT64, sum_us),
+    RPC_FIELD(agent_histogram, 5, "count", "count", RPC_UINT64, count),
+};
+static const struct rpc_message histogram_message =
+    RPC_TABLE("torpor.agent.v1.Histogram", agent_histogram, histogram_fields);
+
 static const struct rpc_field list_response_fields[] = {
     RPC_FIELD_MESSAGE_REPEATED(
         agent_list_response, 1, "sandboxes", "sandboxes", agent_sandbox_info_message, sandboxes),
@@ -111,6 +139,8 @@ static const struct rpc_field list_response_fields[] = {
     RPC_FIELD_REPEATED(agent_list_response, 9, "templates", "templates", RPC_STRING, templates),
     RPC_FIELD_MESSAGE_REPEATED(agent_list_response, 10, "base_templates", "baseTemplates",
         agent_template_info_message, base_templates),
+    RPC_FIELD_MESSAGE_REPEATED(
+        agent_list_response, 11, "histograms", "histograms", histogram_message, histograms),
 };
 const struct rpc_message agent_list_response_message =
     RPC_TABLE("torpor.agent.v1.ListSandboxesResponse", agent_list_response, list_response_fields);
@@ -144,6 +174,99 @@ static const struct rpc_field update_response_fields[] = {
 const struct rpc_message agent_update_response_message = RPC_TABLE(
     "torpor.agent.v1.UpdateSandboxResponse", agent_update_response, update_response_fields);
 
+static const struct rpc_field phase_fields[] = {
+    RPC_FIELD(agent_phase, 1, "name", "name", RPC_STRING, name),
+    RPC_FIELD(agent_phase, 2, "duration_us", "durationUs", RPC_INT64, duration_us),
+};
+static const struct rpc_message phase_message =
+    RPC_TABLE("torpor.agent.v1.Phase", agent_phase, phase_fields);
+
+static const struct rpc_field pause_request_fields[] = {
+    RPC_FIELD(agent_pause_request, 1, "sandbox_id", "sandboxId", RPC_STRING, sandbox_id),
+    RPC_FIELD(agent_pause_request, 2, "request_id", "requestId", RPC_STRING, request_id),
+    RPC_FIELD(agent_pause_request, 3, "expected_revision", "expectedRevision", RPC_UINT64,
+        expected_revision),
+};
+const struct rpc_message agent_pause_request_message =
+    RPC_TABLE("torpor.agent.v1.PauseSandboxRequest", agent_pause_request, pause_request_fields);
+
+static const struct rpc_field pause_response_fields[] = {
+    RPC_FIELD_MESSAGE(agent_pause_response, 1, "sandbox", "sandbox", agent_sandbox_info,
+        agent_sandbox_info_message, sandbox),
+    RPC_FIELD_MESSAGE_REPEATED(agent_pause_response, 2, "phases", "phases", phase_message, phases),
+};
+const struct rpc_message agent_pause_response_message =
+    RPC_TABLE("torpor.agent.v1.PauseSandboxResponse", agent_pause_response, pause_response_fields);
+
+static const struct rpc_field resume_request_fields[] = {
+    RPC_FIELD(agent_resume_request, 1, "sandbox_id", "sandboxId", RPC_STRING, sandbox_id),
+    RPC_FIELD_OPTIONAL(agent_resume_request, 2, "timeout_sec", "timeoutSec", RPC_INT32, timeout_sec,
+        has_timeout_sec),
+    RPC_FIELD(agent_resume_request, 3, "from", "from", RPC_STRING, from),
+    RPC_FIELD(agent_resume_request, 4, "mode", "mode", RPC_STRING, mode),
+    RPC_FIELD(agent_resume_request, 5, "request_id", "requestId", RPC_STRING, request_id),
+    RPC_FIELD(agent_resume_request, 6, "expected_revision", "expectedRevision", RPC_UINT64,
+        expected_revision),
+};
+const struct rpc_message agent_resume_request_message =
+    RPC_TABLE("torpor.agent.v1.ResumeSandboxRequest", agent_resume_request, resume_request_fields);
+
+static const struct rpc_field resume_response_fields[] = {
+    RPC_FIELD_MESSAGE(agent_resume_response, 1, "sandbox", "sandbox", agent_sandbox_info,
+        agent_sandbox_info_message, sandbox),
+    RPC_FIELD_MESSAGE_REPEATED(agent_resume_response, 2, "phases", "phases", phase_message, phases),
+};
+const struct rpc_message agent_resume_response_message = RPC_TABLE(
+    "torpor.agent.v1.ResumeSandboxResponse", agent_resume_response, resume_response_fields);
+
+static const struct rpc_field snapshot_info_fields[] = {
+    RPC_FIELD(agent_snapshot_info, 1, "snapshot_id", "snapshotId", RPC_STRING, snapshot_id),
+    RPC_FIELD(agent_snapshot_info, 2, "generation_id", "generationId", RPC_STRING, generation_id),
+    RPC_FIELD(agent_snapshot_info, 3, "vcpus", "vcpus", RPC_INT32, vcpus),
+    RPC_FIELD(agent_snapshot_info, 4, "memory_mb", "memoryMb", RPC_INT32, memory_mb),
+    RPC_FIELD(agent_snapshot_info, 5, "size_bytes", "sizeBytes", RPC_INT64, size_bytes),
+    RPC_FIELD(agent_snapshot_info, 6, "default_user", "defaultUser", RPC_STRING, default_user),
+    RPC_FIELD(agent_snapshot_info, 7, "created_at_ms", "createdAtMs", RPC_INT64, created_at_ms),
+};
+const struct rpc_message agent_snapshot_info_message =
+    RPC_TABLE("torpor.agent.v1.SnapshotInfo", agent_snapshot_info, snapshot_info_fields);
+
+static const struct rpc_field create_snapshot_request_fields[] = {
+    RPC_FIELD(agent_create_snapshot_request, 1, "sandbox_id", "sandboxId", RPC_STRING, sandbox_id),
+    RPC_FIELD(
+        agent_create_snapshot_request, 2, "snapshot_id", "snapshotId", RPC_STRING, snapshot_id),
+    RPC_FIELD(agent_create_snapshot_request, 3, "request_id", "requestId", RPC_STRING, request_id),
+    RPC_FIELD(agent_create_snapshot_request, 4, "expected_revision", "expectedRevision", RPC_UINT64,
+        expected_revision),
+};
+const struct rpc_message agent_create_snapshot_request_message =
+    RPC_TABLE("torpor.agent.v1.CreateSnapshotRequest", agent_create_snapshot_request,
+        create_snapshot_request_fields);
+
+static const struct rpc_field create_snapshot_response_fields[] = {
+    RPC_FIELD_MESSAGE(agent_create_snapshot_response, 1, "snapshot", "snapshot",
+        agent_snapshot_info, agent_snapshot_info_message, snapshot),
+    RPC_FIELD_MESSAGE(agent_create_snapshot_response, 2, "sandbox", "sandbox", agent_sandbox_info,
+        agent_sandbox_info_message, sandbox),
+    RPC_FIELD_MESSAGE_REPEATED(
+        agent_create_snapshot_response, 3, "phases", "phases", phase_message, phases),
+};
+const struct rpc_message agent_create_snapshot_response_message =
+    RPC_TABLE("torpor.agent.v1.CreateSnapshotResponse", agent_create_snapshot_response,
+        create_snapshot_response_fields);
+
+static const struct rpc_field delete_snapshot_request_fields[] = {
+    RPC_FIELD(
+        agent_delete_snapshot_request, 1, "snapshot_id", "snapshotId", RPC_STRING, snapshot_id),
+    RPC_FIELD(agent_delete_snapshot_request, 2, "request_id", "requestId", RPC_STRING, request_id),
+};
+const struct rpc_message agent_delete_snapshot_request_message =
+    RPC_TABLE("torpor.agent.v1.DeleteSnapshotRequest", agent_delete_snapshot_request,
+        delete_snapshot_request_fields);
+
+const struct rpc_message agent_delete_snapshot_response_message =
+    RPC_TABLE_EMPTY("torpor.agent.v1.DeleteSnapshotResponse", agent_delete_snapshot_response);
+
 static const struct rpc_field exec_request_fields[] = {
     RPC_FIELD(agent_exec_request, 1, "sandbox_id", "sandboxId", RPC_STRING, sandbox_id),
     RPC_FIELD(agent_exec_request, 2, "cmd", "cmd", RPC_STRING, cmd),
@@ -165,6 +288,9 @@ static const struct rpc_field exec_response_fields[] = {
     RPC_FIELD(agent_exec_response, 5, "timed_out", "timedOut", RPC_BOOL, timed_out),
     RPC_FIELD(agent_exec_response, 6, "truncated", "truncated", RPC_BOOL, truncated),
     RPC_FIELD(agent_exec_response, 7, "duration_ms", "durationMs", RPC_INT64, duration_ms),
+    RPC_FIELD(agent_exec_response, 8, "paused", "paused", RPC_BOOL, paused),
+    RPC_FIELD(agent_exec_response, 9, "pid", "pid", RPC_INT32, pid),
+    RPC_FIELD(agent_exec_response, 10, "tag", "tag", RPC_STRING, tag),
 };
 const struct rpc_message agent_exec_response_message =
     RPC_TABLE("torpor.agent.v1.ExecResponse", agent_exec_response, exec_response_fields);

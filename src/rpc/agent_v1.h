@@ -23,6 +23,8 @@ struct agent_sandbox_info {
     uint64_t revision;
     int64_t started_at_ms;
     int64_t status_since_ms;
+    struct slice generation_id;
+    struct slice snapshot_id;
 };
 struct agent_create_request {
     struct slice template;
@@ -32,6 +34,7 @@ struct agent_create_request {
     struct slice sandbox_id;
     struct rpc_list env; /* struct rpc_entry */
     struct slice request_id;
+    struct slice snapshot_id;
 };
 struct agent_create_response {
     struct agent_sandbox_info *sandbox;
@@ -71,7 +74,18 @@ struct agent_list_response {
     struct agent_capacity *capacity;
     struct rpc_list templates;      /* struct slice */
     struct rpc_list base_templates; /* struct agent_template_info * */
+    struct rpc_list histograms;     /* struct agent_histogram * */
 };
+struct agent_histogram {
+    struct slice name;
+    struct slice phase;
+    struct rpc_list buckets; /* uint64_t, AGENT_HISTOGRAM_BUCKETS of them */
+    uint64_t sum_us;
+    uint64_t count;
+};
+/* The upper bounds of the buckets in microseconds; the last bucket has none. */
+enum { AGENT_HISTOGRAM_BOUNDS = 13, AGENT_HISTOGRAM_BUCKETS = AGENT_HISTOGRAM_BOUNDS + 1 };
+extern const uint64_t agent_histogram_bounds_us[AGENT_HISTOGRAM_BOUNDS];
 struct agent_template_info {
     struct slice name;
     int64_t size_bytes;
@@ -95,6 +109,59 @@ struct agent_update_request {
 struct agent_update_response {
     struct agent_sandbox_info *sandbox;
 };
+struct agent_phase {
+    struct slice name;
+    int64_t duration_us;
+};
+struct agent_pause_request {
+    struct slice sandbox_id;
+    struct slice request_id;
+    uint64_t expected_revision;
+};
+struct agent_pause_response {
+    struct agent_sandbox_info *sandbox;
+    struct rpc_list phases; /* struct agent_phase * */
+};
+struct agent_resume_request {
+    struct slice sandbox_id;
+    int32_t timeout_sec;
+    bool has_timeout_sec;
+    struct slice from;
+    struct slice mode;
+    struct slice request_id;
+    uint64_t expected_revision;
+};
+struct agent_resume_response {
+    struct agent_sandbox_info *sandbox;
+    struct rpc_list phases; /* struct agent_phase * */
+};
+struct agent_snapshot_info {
+    struct slice snapshot_id;
+    struct slice generation_id;
+    int32_t vcpus;
+    int32_t memory_mb;
+    int64_t size_bytes;
+    struct slice default_user;
+    int64_t created_at_ms;
+};
+struct agent_create_snapshot_request {
+    struct slice sandbox_id;
+    struct slice snapshot_id;
+    struct slice request_id;
+    uint64_t expected_revision;
+};
+struct agent_create_snapshot_response {
+    struct agent_snapshot_info *snapshot;
+    struct agent_sandbox_info *sandbox;
+    struct rpc_list phases; /* struct agent_phase * */
+};
+struct agent_delete_snapshot_request {
+    struct slice snapshot_id;
+    struct slice request_id;
+};
+struct agent_delete_snapshot_response {
+    char unused; /* the message has no fields */
+};
 struct agent_exec_request {
     struct slice sandbox_id;
     struct slice cmd;
@@ -113,6 +180,9 @@ struct agent_exec_response {
     bool timed_out;
     bool truncated;
     int64_t duration_ms;
+    bool paused;
+    int32_t pid;
+    struct slice tag;
 };
 struct agent_read_file_request {
     struct slice sandbox_id;
@@ -140,6 +210,13 @@ extern const struct rpc_message agent_destroy_request_message, agent_destroy_res
 extern const struct rpc_message agent_list_request_message, agent_list_response_message;
 extern const struct rpc_message agent_ping_request_message, agent_ping_response_message;
 extern const struct rpc_message agent_update_request_message, agent_update_response_message;
+extern const struct rpc_message agent_pause_request_message, agent_pause_response_message;
+extern const struct rpc_message agent_resume_request_message, agent_resume_response_message;
+extern const struct rpc_message agent_snapshot_info_message;
+extern const struct rpc_message agent_create_snapshot_request_message;
+extern const struct rpc_message agent_create_snapshot_response_message;
+extern const struct rpc_message agent_delete_snapshot_request_message;
+extern const struct rpc_message agent_delete_snapshot_response_message;
 extern const struct rpc_message agent_exec_request_message, agent_exec_response_message;
 extern const struct rpc_message agent_read_file_request_message, agent_read_file_response_message;
 extern const struct rpc_message agent_write_file_request_message, agent_write_file_response_message;
