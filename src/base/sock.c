@@ -17,7 +17,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 
-enum { BACKLOG = 512, FDS_MAX = 16 };
+enum { BACKLOG = 512, FDS_MAX = 128 }; /* the kernel's bound is 253 */
 
 static int unix_address(const char *path, struct sockaddr_un *ret, struct err *e)
 {

@@ -21,7 +21,7 @@ int sock_connect_tcp(const char *ipv4, uint16_t port, int64_t deadline, struct e
 /* The local port of a bound TCP socket, 0 on error. */
 uint16_t sock_local_port(int fd);
 
-/* Sends `n` > 0 bytes together with `n_fds` descriptors (at most 16) in one message. */
+/* Sends `n` > 0 bytes together with `n_fds` descriptors (at most 128) in one message. */
 int sock_send_fds(int fd, const void *src, size_t n, const int *fds, size_t n_fds, struct err *e);
 /* Receives one message of at most `n` bytes. Stores the descriptors and their count; more than
  * `max_fds` is ERR_PROTOCOL and all are closed. Returns the byte count, 0 at the end, -1. */

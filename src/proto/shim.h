@@ -109,7 +109,7 @@ enum shim_memory {
 struct shim_plan_head {
     uint32_t magic;
     uint16_t version;
-    uint16_t n_fds; /* SHIM_FD_COUNT */
+    uint16_t n_fds; /* SHIM_FD_COUNT: the fixed ones */
     uint32_t body_bytes;
     uint16_t n_args;
     uint16_t n_files;
@@ -124,6 +124,26 @@ struct shim_plan_head {
     uint16_t n_blobs;
 };
 static_assert(sizeof(struct shim_plan_head) == 96, "no padding");
+
+/* What the shim tells the library, in one variable of the VMM's otherwise empty environment: mode
+ * (SHIM_LIBRARY_), bytes of memory, descriptors of the placeholder, of the socket for the handshake
+ * and of what the mode needs, how many runs; decimal, with colons between. */
+#define SHIM_LIBRARY_ENV "TORPOR_MEMORY"
+enum {
+    SHIM_LIBRARY_PRIVATE = 1, /* needs an array of struct shim_run, in a file */
+    SHIM_LIBRARY_UFFD,        /* needs /dev/userfaultfd */
+    SHIM_LIBRARY_UFFD_OLD,    /* the same, without asking for write tracking */
+};
+
+/* Memory at `offset` is a blob's, at `file_offset`; what no run names is zeros. */
+struct shim_run {
+    uint64_t offset;
+    uint64_t length;
+    uint64_t file_offset;
+    uint32_t fd;
+    uint32_t reserved;
+};
+static_assert(sizeof(struct shim_run) == 32, "no padding");
 
 enum shim_msg_type {
     /* Requests. */

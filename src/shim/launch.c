@@ -116,12 +116,14 @@ static void reset_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-enum { CHILD_REPORT_FD = SHIM_VMM_FD_LAYERS };
+/* The fixed ones, layers, the report's. */
+enum { CHILD_FDS_MAX = SHIM_VMM_FD_LAYERS + SHIM_LAYERS_MAX + 1 };
 
-/* Puts everything where the VMM will look for it. */
+/* Puts everything where the VMM will look for it. Returns the number that the report pipe gets. */
 static int arrange_vmm_fds(const struct plan *p, const struct channels *c, struct err *e)
 {
-    int fds[] = {
+    int n = SHIM_VMM_FD_LAYERS;
+    int fds[CHILD_FDS_MAX] = {
         [0] = open("/dev/null", O_RDWR | O_CLOEXEC),
         [1] = c->output[1],
         [2] = c->output[1],
@@ -130,18 +132,20 @@ static int arrange_vmm_fds(const struct plan *p, const struct channels *c, struc
         [SHIM_VMM_FD_TAP] = c->tap,
         [SHIM_VMM_FD_SERIAL] = c->serial[1],
         [SHIM_VMM_FD_MONITOR] = p->fds[SHIM_FD_MONITOR],
-        [CHILD_REPORT_FD] = c->report[1],
     };
-    return arrange_fds(fds, ARRAY_LEN(fds), e);
+    for (unsigned i = 0; i < p->head.n_layers; i++)
+        fds[n++] = p->fds[PLAN_FD_LAYERS + i];
+    fds[n++] = c->report[1];
+    return arrange_fds(fds, n, e) < 0 ? -1 : n - 1;
 }
 
-static int become_vmm(const struct plan *p, struct err *e)
+static int become_vmm(const struct plan *p, int report, struct err *e)
 {
     static char *const no_env[] = {NULL};
     if (jail_enter(p, e) < 0)
         return -1;
     reset_signals();
-    if (confine_vmm(p->head.uid, p->head.fsize_bytes, CHILD_REPORT_FD, e) < 0)
+    if (confine_vmm(p->head.uid, p->head.fsize_bytes, report, e) < 0)
         return -1;
     (void)execve(p->argv[0], p->argv, no_env);
     return err_sys(e, errno, "exec %s", p->argv[0]);
@@ -150,12 +154,10 @@ static int become_vmm(const struct plan *p, struct err *e)
 static _Noreturn void run_child(const struct plan *p, const struct channels *c)
 {
     struct err e = {0};
-    int report = c->report[1];
-    if (arrange_vmm_fds(p, c, &e) == 0) {
-        report = CHILD_REPORT_FD;
-        (void)become_vmm(p, &e);
-    }
-    (void)!write(report, &e, sizeof e);
+    int report = arrange_vmm_fds(p, c, &e);
+    if (report >= 0)
+        (void)become_vmm(p, report, &e);
+    (void)!write(report >= 0 ? report : c->report[1], &e, sizeof e);
     _exit(127);
 }
 

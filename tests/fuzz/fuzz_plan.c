@@ -32,6 +32,9 @@ static bool is_plain(const char *path)
 static void check_plan(const struct plan *p)
 {
     assert(p->head.uid >= SHIM_UID_MIN && p->head.uid != UINT32_MAX);
+    assert(plan_fd_count(p) <= SHIM_FDS_MAX);
+    assert(
+        p->head.memory == SHIM_MEMORY_STOCK ? p->head.memory_bytes == 0 : p->head.memory_bytes > 0);
     assert(p->head.n_args > 0 && p->head.n_args <= SHIM_ARGS_MAX);
     assert(p->head.n_files > 0 && p->head.n_files <= SHIM_FILES_MAX);
     assert(memchr(p->head.id, '\0', sizeof p->head.id) && !strchr(p->head.id, '/'));

@@ -137,7 +137,9 @@ static void test_bad_heads(void **state)
     REFUSE_HEAD(n_args, SHIM_ARGS_MAX + 1);
     REFUSE_HEAD(n_files, 0);
     REFUSE_HEAD(n_files, SHIM_FILES_MAX + 1);
-    REFUSE_HEAD(flags, 2);
+    REFUSE_HEAD(flags, 16);
+    REFUSE_HEAD(n_layers, SHIM_LAYERS_MAX + 1);
+    REFUSE_HEAD(n_blobs, SHIM_BLOBS_MAX + 1);
     REFUSE_HEAD(uid, 0);
     REFUSE_HEAD(uid, SHIM_UID_MIN - 1);
     REFUSE_HEAD(uid, UINT32_MAX);
@@ -152,6 +154,45 @@ static void test_bad_heads(void **state)
     REFUSE_HEAD(tap[15], 'x');
 }
 
+/* What may stand beside each other in a head about memory. */
+static void test_memory(void **state)
+{
+    struct plan *p = *state;
+    struct err e = {0};
+    struct shim_plan_head good;
+    AUTO_BUF struct buf b = BUF_INIT(1 << 20);
+    encode(&b);
+    memcpy(&good, b.p, sizeof good);
+    good.memory = SHIM_MEMORY_STOCK;
+    good.memory_bytes = 0;
+    good.flags = 0;
+    REFUSE_HEAD(memory_bytes, 4096);
+    REFUSE_HEAD(flags, SHIM_PLAN_RESTORE);
+    REFUSE_HEAD(flags, SHIM_PLAN_HINTS);
+    REFUSE_HEAD(flags, SHIM_PLAN_OLD_PAGEMAP);
+    REFUSE_HEAD(n_blobs, 1);
+    good.memory = SHIM_MEMORY_UFFD;
+    good.memory_bytes = 64 << 20;
+    good.flags = SHIM_PLAN_RESTORE | SHIM_PLAN_HINTS | SHIM_PLAN_OLD_PAGEMAP;
+    good.n_layers = 2;
+    good.n_blobs = SHIM_BLOBS_MAX;
+    p->head = good;
+    if (plan_check_head(p, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(plan_fd_map(p), SHIM_FD_COUNT + 2);
+    assert_int_equal(plan_fd_blobs(p), SHIM_FD_COUNT + 3);
+    assert_int_equal(plan_fd_hints(p), SHIM_FD_COUNT + 3 + SHIM_BLOBS_MAX);
+    assert_int_equal(plan_fd_count(p), SHIM_FD_COUNT + 4 + SHIM_BLOBS_MAX);
+    REFUSE_HEAD(memory, SHIM_MEMORY_COUNT);
+    REFUSE_HEAD(memory_bytes, 0);
+    REFUSE_HEAD(memory_bytes, 4097);
+    REFUSE_HEAD(memory_bytes, UINT64_MAX - 4095);
+    REFUSE_HEAD(flags, SHIM_PLAN_HINTS);
+    REFUSE_HEAD(flags, 0);
+}
+
+static bool needs_library;
+
 static int parse_target(struct plan *p, const char *mode, const char *source, const char *target)
 {
     struct err e = {0};
@@ -159,6 +200,7 @@ static int parse_target(struct plan *p, const char *mode, const char *source, co
     const char *const strings[] = {"/vmm", mode, source, target};
     p->head.n_args = 1;
     p->head.n_files = 1;
+    p->head.memory = needs_library ? SHIM_MEMORY_PRIVATE : SHIM_MEMORY_STOCK;
     for (size_t i = 0; i < ARRAY_LEN(strings); i++) {
         memcpy(p->body + n, strings[i], strlen(strings[i]) + 1);
         n += strlen(strings[i]) + 1;
@@ -189,6 +231,16 @@ static void test_bad_paths(void **state)
     assert_int_equal(parse_target(*state, "w", "/x", "/x"), -1);
 }
 
+/* Memory of the shim's without the library that maps it would be another machine. */
+static void test_library_must_be_there(void **state)
+{
+    needs_library = true;
+    assert_int_equal(parse_target(*state, "x", "/x", SHIM_LIBRARY), 0);
+    assert_int_equal(parse_target(*state, "r", "/x", SHIM_LIBRARY), -1);
+    assert_int_equal(parse_target(*state, "x", SHIM_LIBRARY, "/x"), -1);
+    needs_library = false;
+}
+
 /* Whatever a random change makes of a plan, what passes keeps its promises. */
 static void test_random_damage(void **state)
 {
@@ -208,6 +260,7 @@ static void test_random_damage(void **state)
             continue;
         }
         assert_true(p->head.uid >= SHIM_UID_MIN);
+        assert_true(plan_fd_count(p) <= SHIM_FDS_MAX);
         assert_null(p->argv[p->head.n_args]);
         for (unsigned k = 0; k < p->head.n_files; k++) {
             assert_int_equal(p->files[k].target[0], '/');
@@ -247,7 +300,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_round_trip, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_cut_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_heads, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_memory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_paths, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_library_must_be_there, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_random_damage, set_up, tear_down),
         cmocka_unit_test(test_too_large_to_encode),
     };

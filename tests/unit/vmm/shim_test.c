@@ -376,7 +376,7 @@ static void test_hostile_plans(void **state)
 {
     const struct fixture *f = *state;
     struct shim_plan_head head = {.magic = SHIM_PLAN_MAGIC, .version = SHIM_VERSION};
-    const int many[] = {0, 0, 0, 0, 0, 0, 0};
+    int many[SHIM_FDS_MAX + 1] = {0};
     char noise[4096];
     struct raw_shim s = start_raw(f);
     (void)shutdown(s.link, SHUT_WR);
@@ -387,8 +387,8 @@ static void test_hostile_plans(void **state)
     expect_refusal(&s, "0 descriptors");
 
     s = start_raw(f);
-    send_raw(&s, &head, sizeof head, many, 7);
-    expect_refusal(&s, "more than 6 descriptors");
+    send_raw(&s, &head, sizeof head, many, SHIM_FDS_MAX + 1);
+    expect_refusal(&s, "more than 88 descriptors");
 
     s = start_raw(f);
     send_raw(&s, &head, sizeof head, many, SHIM_FD_COUNT);
