@@ -25,8 +25,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 meta_package=linux-image-cloud-amd64
 
 # What a guest's devices need (the rest is in the kernel). Dependencies are found, not listed.
-# virtio_mmio: the bus of QEMU's microvm and of Firecracker; then disk, network, entropy.
-wanted_modules="virtio_mmio virtio_blk virtio_net virtio-rng"
+# virtio_mmio: the bus of QEMU's microvm and of Firecracker; then disk, network, entropy; tcp_diag
+# lets envd end the connections of a former life (src/envd/tcp.c).
+wanted_modules="virtio_mmio virtio_blk virtio_net virtio-rng tcp_diag"
 
 [ $# -eq 3 ] || die "usage: kernel.sh <out> <init> <agent>"
 out=$1 init=$2 agent=$3

@@ -4,7 +4,9 @@
  *
  * Theory of operation. /health and /init are open (init.c looks at the token itself). Everything
  * else passes access_check first: before the first /init nothing is served, afterwards the token is
- * needed. It does so before a route is even looked for, so that a stranger learns nothing.
+ * needed. It does so before a route is even looked for, so that a stranger learns nothing. Before
+ * that comes the gate (gate.h): from a prepared snapshot to the /init that ends it nothing is
+ * served, and the token that was in force opens nothing.
  */
 #include "envd/envd.h"
 
@@ -14,8 +16,10 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/sock.h"
 #include "envd/access.h"
 #include "envd/envd_int.h"
+#include "envd/gate.h"
 #include "envd/process.h"
 #include "envd/settings.h"
 #include "http/server.h"
@@ -51,36 +55,55 @@ void envd_reply_error(struct http_exchange *x, const struct err *why)
         reply_error(x, http_status_from_kind(why->kind), why);
 }
 
-static void handle_health(struct http_exchange *x)
+static void handle_health(struct envd *d, struct http_exchange *x)
 {
     struct slice method = http_request(x)->method;
     struct err e = {0};
-    if (slice_is(method, "GET") || slice_is(method, "HEAD")) {
-        http_reply_header(x, "Cache-Control", "no-store");
+    if (!slice_is(method, "GET") && !slice_is(method, "HEAD")) {
+        err_set(&e, ERR_METHOD, "/health takes GET");
+        http_reply_header(x, "Allow", "GET, HEAD");
+        envd_reply_error(x, &e);
+        return;
+    }
+    http_reply_header(x, "Cache-Control", "no-store");
+    if (gate_is_open(d->gate)) {
         (void)http_reply(x, HTTP_NO_CONTENT, NULL, (struct slice){0});
         return;
     }
-    err_set(&e, ERR_METHOD, "/health takes GET");
-    http_reply_header(x, "Allow", "GET, HEAD");
+    err_set(&e, ERR_UNAVAILABLE, "the sandbox is being paused");
     envd_reply_error(x, &e);
+}
+
+static void handle_inside(struct envd *d, struct http_exchange *x, struct gate_pass *pass)
+{
+    struct err e = {0};
+    if (access_check(d, x, &e) < 0) {
+        envd_reply_error(x, &e);
+    } else if (slice_is(http_request(x)->path, "/files")) {
+        files_handle(d, x);
+    } else if (!process_serve(d, x, pass)) {
+        err_set(&e, ERR_NOT_FOUND, "no such route");
+        envd_reply_error(x, &e);
+    }
 }
 
 static void handle(struct http_exchange *x, void *ctx)
 {
     struct envd *d = ctx;
     struct slice path = http_request(x)->path;
+    struct gate_pass pass;
     struct err e = {0};
     if (slice_is(path, "/health")) {
-        handle_health(x);
+        handle_health(d, x);
     } else if (slice_is(path, "/init")) {
         init_handle(d, x);
-    } else if (access_check(d, x, &e) < 0) {
+    } else if (slice_is(path, "/snapshot/prepare")) {
+        snapshot_handle_prepare(d, x);
+    } else if (gate_enter(d->gate, &pass, &e) < 0) {
         envd_reply_error(x, &e);
-    } else if (slice_is(path, "/files")) {
-        files_handle(d, x);
-    } else if (!process_serve(d, x)) {
-        err_set(&e, ERR_NOT_FOUND, "no such route");
-        envd_reply_error(x, &e);
+    } else {
+        handle_inside(d, x, &pass);
+        gate_leave(&pass);
     }
 }
 
@@ -117,6 +140,7 @@ static void free_envd(struct envd *d)
     if (d->null_fd >= 0)
         (void)close(d->null_fd);
     settings_free(d->settings);
+    gate_free(d->gate);
     (void)pthread_mutex_destroy(&d->init_lock);
     free(d);
 }
@@ -133,9 +157,11 @@ struct envd *envd_start(const struct envd_config *config, struct err *e)
     d->system = config->system;
     d->processes_max = config->processes_max > 0 ? config->processes_max : PROCESSES_MAX_DEFAULT;
     d->settings = settings_new();
+    d->gate = gate_new();
+    d->port = sock_local_port(config->listen_fd);
     d->null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (!d->settings)
-        err_set(e, ERR_NOMEM, "no memory for the settings");
+    if (!d->settings || !d->gate)
+        err_set(e, ERR_NOMEM, "no memory for the settings"); /* or no descriptor */
     else if (d->null_fd < 0)
         err_sys(e, errno, "open /dev/null");
     else if ((d->server = start_server(d, config->listen_fd, e)))

@@ -5,9 +5,11 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdint.h>
 
 #include "envd/envd.h"
 
+struct gate;
 struct http_exchange;
 struct http_server;
 struct settings;
@@ -19,12 +21,16 @@ struct envd {
     const struct system_ops *system;
     pthread_mutex_t init_lock; /* one /init at a time; taken before the lock of the settings */
     int null_fd;               /* /dev/null, the input of processes without one */
+    struct gate *gate;         /* closed while the host takes a snapshot, and until it woke us */
+    uint16_t port;             /* the service's */
     int processes_max;
     atomic_int processes; /* running now */
 };
 
 /* POST /init: see init.c. */
 void init_handle(struct envd *d, struct http_exchange *x);
+/* POST /snapshot/prepare: see snapshot.c. */
+void snapshot_handle_prepare(struct envd *d, struct http_exchange *x);
 /* GET and POST /files: see files.c. */
 void files_handle(struct envd *d, struct http_exchange *x);
 

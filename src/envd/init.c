@@ -9,12 +9,17 @@
  * may simply call again. The call without a token in force is open to whoever comes first: that is
  * the host, because no process of the guest runs before. Every part may be sent again after a
  * resume, also a new token by whoever has the one in force.
+ *
+ * While the gate of a pause is closed no token counts: the header X-Snapshot-Secret must be the
+ * secret that closed it, and the call that succeeds opens it. With "wake" that call also ends the
+ * connections of the machine's former life; without, the machine was never away.
  */
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "envd/envd_int.h"
 #include "envd/etc.h"
+#include "envd/gate.h"
 #include "envd/settings.h"
 #include "envd/system.h"
 #include "envd/timestamp.h"
@@ -22,6 +27,9 @@
 #include "http/status.h"
 #include "json/json.h"
 #include "proto/limits.h"
+
+#define LOG_MODULE "init"
+#include "base/log.h"
 
 enum {
     BODY_BYTES_MAX = 8 << 20, /* LIMIT_ENV_MAX values of LIMIT_ENV_VALUE_MAX, escaped */
@@ -36,6 +44,7 @@ struct init_request {
     char hostname[HOSTNAME_MAX + 1];
     char machine_id[MACHINE_ID_LEN + 1];
     struct settings_change settings;
+    bool wakes;
 };
 
 /* Gets a string member of at most `max` bytes without NUL; absent, null and "" leave `ret`. */
@@ -184,6 +193,17 @@ static int get_settings(
     return get_vars(body, a, ret, e);
 }
 
+static int get_wake(const struct json_value *body, bool *ret, struct err *e)
+{
+    const struct json_value *v = json_get(body, "wake");
+    if (!v || v->type == JSON_NULL)
+        return 0;
+    if (v->type != JSON_BOOL)
+        return err_field(e, "wake", "wake is neither true nor false");
+    *ret = v->boolean;
+    return 0;
+}
+
 /* Reads and checks the whole body. What it refers to lives in the exchange's arena. */
 static int parse_request(struct http_exchange *x, struct init_request *ret, struct err *e)
 {
@@ -195,7 +215,8 @@ static int parse_request(struct http_exchange *x, struct init_request *ret, stru
     if (body->type != JSON_OBJECT)
         return err_set(e, ERR_INVALID, "the body is no JSON object");
     if (get_timestamp(body, &ret->real_ns, e) < 0 || get_entropy(body, a, &ret->entropy, e) < 0 ||
-        get_hostname(body, ret->hostname, e) < 0 || get_machine_id(body, ret->machine_id, e) < 0)
+        get_hostname(body, ret->hostname, e) < 0 || get_machine_id(body, ret->machine_id, e) < 0 ||
+        get_wake(body, &ret->wakes, e) < 0)
         return -1;
     return get_settings(body, a, &ret->settings, e);
 }
@@ -218,6 +239,10 @@ static int apply_machine(struct envd *d, const struct init_request *r, struct er
 static int check_access(
     struct envd *d, struct http_exchange *x, const struct init_request *r, struct err *e)
 {
+    if (!gate_is_open(d->gate))
+        return gate_check_secret(d->gate, http_request_header(x, "X-Snapshot-Secret"))
+                   ? 0
+                   : err_set(e, ERR_UNAUTHORIZED, "unauthorized access");
     switch (settings_check_token(d->settings, http_request_header(x, "X-Access-Token"))) {
     case SETTINGS_GRANTED:
         return 0;
@@ -231,6 +256,16 @@ static int check_access(
     return err_set(e, ERR_UNAUTHORIZED, "unauthorized access, please provide a valid access token");
 }
 
+/* The last step, which cannot fail: a kernel that cannot end the old connections leaves that to
+ * their programs. */
+static void wake(struct envd *d, const struct init_request *r)
+{
+    struct err e = {0};
+    if (r->wakes && d->system->drop_connections(d->system->ctx, &e) < 0)
+        log_warn("%s", e.msg);
+    gate_open(d->gate);
+}
+
 /* Access is judged before the body is read, so that strangers cost nothing, and again under the
  * lock, because another call may have set the token meanwhile. */
 static int handle(struct envd *d, struct http_exchange *x, struct err *e)
@@ -241,7 +276,11 @@ static int handle(struct envd *d, struct http_exchange *x, struct err *e)
     MUTEX_GUARD(&d->init_lock);
     if (check_access(d, x, &r, e) < 0 || apply_machine(d, &r, e) < 0)
         return -1;
-    return settings_change(d->settings, &r.settings, e);
+    if (settings_change(d->settings, &r.settings, e) < 0)
+        return -1;
+    if (!gate_is_open(d->gate))
+        wake(d, &r);
+    return 0;
 }
 
 void init_handle(struct envd *d, struct http_exchange *x)

@@ -31,6 +31,12 @@ enum {
     FIRST_FREE_FD = 3
 };
 
+/* What handlers get. */
+struct start_context {
+    struct envd *d;
+    struct gate_pass *pass;
+};
+
 /* Both ends of a process's input and outputs; -1 where there is none. */
 struct stdio {
     int ours[3];
@@ -138,11 +144,13 @@ static int keepalive_ms(struct http_exchange *x)
 static int start_and_follow(
     struct envd *d, struct rpc_call *call, const struct process_start_request *req, struct err *e)
 {
+    const struct start_context *context = call->ctx;
     CLEANUP(stdio_done) struct stdio s = {{-1, -1, -1}, {-1, -1, -1}};
     struct run_params run = {
         .input = req->stdin_data,
         .has_input = req->has_stdin_data,
         .keepalive_ms = keepalive_ms(call->x),
+        .pass = context->pass,
         .chunk = arena_alloc(call->arena, RUN_CHUNK_BYTES),
     };
     struct command command = {0};
@@ -163,7 +171,8 @@ static int start_and_follow(
 
 static int handle_start(struct rpc_call *call, const void *req, struct err *e)
 {
-    struct envd *d = call->ctx;
+    const struct start_context *context = call->ctx;
+    struct envd *d = context->d;
     int rc;
     if (atomic_fetch_add(&d->processes, 1) >= d->processes_max)
         rc = err_set(e, ERR_NO_CAPACITY, "%d processes run already", d->processes_max);
@@ -173,13 +182,14 @@ static int handle_start(struct rpc_call *call, const void *req, struct err *e)
     return rc;
 }
 
-bool process_serve(struct envd *d, struct http_exchange *x)
+bool process_serve(struct envd *d, struct http_exchange *x, struct gate_pass *pass)
 {
+    struct start_context context = {.d = d, .pass = pass};
     static const struct rpc_method methods[] = {
         {.path = PROCESS_V1_PATH("Start"),
             .request = &process_start_request_message,
             .response = &process_start_response_message,
             .stream = handle_start},
     };
-    return rpc_serve(x, methods, ARRAY_LEN(methods), START_BYTES_MAX, d);
+    return rpc_serve(x, methods, ARRAY_LEN(methods), START_BYTES_MAX, &context);
 }

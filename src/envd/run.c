@@ -12,11 +12,15 @@
  * A client that takes nothing for CLIENT_STALL_MS counts as gone and is cut. A client that is gone
  * does not end the process; its output is then read and dropped, so that it does not block.
  *
+ * A pause ends the stream, not the process: the client is told, the connection ends, the request
+ * counts as over, and the process is followed on as one whose client is gone.
+ *
  * At the call's deadline the whole group is killed. What the pipes hold by then is still sent, up
  * to DRAIN_BYTES_MAX each; what processes write that left the group is not waited for.
  */
 #include "envd/run.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -28,6 +32,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/io.h"
+#include "envd/gate.h"
 #include "http/server.h"
 #include "rpc/process_v1.h"
 #include "rpc/server.h"
@@ -40,6 +45,7 @@ enum {
 };
 
 enum { OUT, ERR, IN, EXIT, WATCHED };
+enum { PAUSE = WATCHED, POLLED }; /* the gate's descriptor beside them */
 
 struct run {
     struct rpc_call *call;
@@ -52,6 +58,7 @@ struct run {
     int keepalive_ms;
     int64_t keepalive_at;
     char *chunk; /* RUN_CHUNK_BYTES */
+    struct gate_pass *pass;
 };
 
 static void close_fd(struct run *r, int which)
@@ -65,6 +72,22 @@ static void lose_client(struct run *r)
 {
     r->client_gone = true;
     http_reply_abort(r->call->x);
+    gate_leave(r->pass);
+}
+
+/* Ends the stream with what tells a pause from everything else. After the end of the reply the
+ * abort only closes the connection. */
+static void pause_client(struct run *r)
+{
+#define PAUSED                                                                                     \
+    "{\"error\":{\"code\":\"aborted\",\"message\":\"paused\"},"                                    \
+    "\"metadata\":{\"Torpor-Error\":[\"conflict\"]}}"
+    static const char end[] = "\x02\0\0\0\x58" PAUSED; /* flag "end", length, JSON */
+    struct err ignored = {0};
+    static_assert(sizeof PAUSED - 1 == 0x58, "the length of the envelope");
+    if (http_reply_write(r->call->x, end, sizeof end - 1, &ignored) == 0)
+        (void)http_reply_end(r->call->x, &ignored);
+    lose_client(r);
 }
 
 static void send_event(struct run *r, struct process_event *event)
@@ -193,7 +216,7 @@ static int64_t next_moment(const struct run *r)
     return r->deadline;
 }
 
-static void fill_poll(const struct run *r, bool ended, struct pollfd p[WATCHED])
+static void fill_poll(const struct run *r, bool ended, struct pollfd p[POLLED])
 {
     for (int i = 0; i < WATCHED; i++)
         p[i] = (struct pollfd){.fd = r->fds[i], .events = POLLIN};
@@ -202,15 +225,17 @@ static void fill_poll(const struct run *r, bool ended, struct pollfd p[WATCHED])
         p[IN].fd = -1; /* merely kept open */
     if (ended)
         p[EXIT].fd = -1;
+    p[PAUSE] = (struct pollfd){
+        .fd = r->client_gone ? -1 : gate_closed_fd(r->pass->gate), .events = POLLIN};
 }
 
 /* One round of waiting and serving. `ended` becomes true when the process has. */
 static void serve_once(struct run *r, bool *ended)
 {
-    struct pollfd p[WATCHED];
+    struct pollfd p[POLLED];
     int n;
     fill_poll(r, *ended, p);
-    n = poll(p, WATCHED, deadline_poll_ms(next_moment(r)));
+    n = poll(p, POLLED, deadline_poll_ms(next_moment(r)));
     if (n == 0 && !r->client_gone && clock_mono_ms() >= r->keepalive_at)
         send_keepalive(r);
     if (n <= 0)
@@ -223,6 +248,8 @@ static void serve_once(struct run *r, bool *ended)
         (void)pump(r, ERR, r->deadline);
     if (p[EXIT].revents)
         *ended = true;
+    if (p[PAUSE].revents && !r->client_gone)
+        pause_client(r);
 }
 
 /* Serves until the process is over. False when the deadline came first. */
@@ -298,6 +325,7 @@ int run_follow(struct rpc_call *call, const struct run_params *p, struct err *e)
         .writes_input = p->has_input,
         .keepalive_ms = p->keepalive_ms,
         .chunk = p->chunk,
+        .pass = p->pass,
     };
     int rc;
     /* At the client's deadline the process is killed here, and the client is told of its end. */

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "envd/tcp.h"
+#include "proto/limits.h"
 
 static int set_clock(void *ctx, int64_t real_ns, struct err *e)
 {
@@ -58,8 +60,20 @@ static int set_hostname(void *ctx, const char *name, struct err *e)
     return 0;
 }
 
+static void sync_all(void *ctx)
+{
+    sync();
+}
+
+static int drop_connections(void *ctx, struct err *e)
+{
+    return tcp_destroy_foreign(GUEST_ENVD_PORT, NULL, e);
+}
+
 const struct system_ops system_ops_real = {
     .set_clock = set_clock,
     .add_entropy = add_entropy,
     .set_hostname = set_hostname,
+    .sync = sync_all,
+    .drop_connections = drop_connections,
 };

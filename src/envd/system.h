@@ -17,6 +17,10 @@ struct system_ops {
      * key from them at once, so that two machines of one snapshot part ways. */
     int (*add_entropy)(void *ctx, struct slice bytes, struct err *e);
     int (*set_hostname)(void *ctx, const char *name, struct err *e);
+    /* Writes the file systems out. */
+    void (*sync)(void *ctx);
+    /* Ends the connections that the guest's programs have with other machines. */
+    int (*drop_connections)(void *ctx, struct err *e);
     void *ctx;
 };
 

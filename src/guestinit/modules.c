@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 
-enum { ORDER_BYTES_MAX = 4096 }; /* eight names today */
+enum { ORDER_BYTES_MAX = 4096 }; /* some ten names */
 
 static int load_one(int dirfd, const char *name, struct err *e)
 {

@@ -52,7 +52,22 @@ static int fake_hostname(void *ctx, const char *name, struct err *e)
     return fake(m, "hostname", e);
 }
 
+static void fake_sync(void *ctx)
+{
+    struct machine *m = ctx;
+    m->syncs++;
+}
+
+static int fake_drop(void *ctx, struct err *e)
+{
+    struct machine *m = ctx;
+    m->drops++;
+    return fake(m, "drop", e);
+}
+
 static struct system_ops fake_system = {
+    .sync = fake_sync,
+    .drop_connections = fake_drop,
     .set_clock = fake_clock,
     .add_entropy = fake_entropy,
     .set_hostname = fake_hostname,

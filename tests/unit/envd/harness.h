@@ -35,7 +35,9 @@ struct machine {
     char entropy[1024];
     size_t entropy_len;
     char hostname[64];
-    const char *fails; /* "clock", "entropy", "hostname" or NULL */
+    int syncs; /* calls */
+    int drops;
+    const char *fails; /* "clock", "entropy", "hostname", "drop" or NULL */
 };
 
 struct harness {
