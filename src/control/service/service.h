@@ -53,7 +53,6 @@ int key_new(const struct team_id *team, const char *name, struct key_row *ret,
 int service_bootstrap(struct store *store, int dirfd, struct err *e);
 
 /* What can be created from: the base templates of the host. */
-enum { TEMPLATE_USER_MAX = 32 };
 struct template_entry {
     struct template_id id;
     char name[LIMIT_NAME_MAX + 1];

@@ -7,9 +7,12 @@
 /* Written by embed.py; listed in meson.build. */
 extern const unsigned char migration_0001[];
 extern const size_t migration_0001_len;
+extern const unsigned char migration_0002[];
+extern const size_t migration_0002_len;
 
 static const struct migration list[] = {
     {1, migration_0001, &migration_0001_len},
+    {2, migration_0002, &migration_0002_len},
 };
 const struct migration *const migrations = list;
 const size_t n_migrations = ARRAY_LEN(list);

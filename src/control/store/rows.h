@@ -13,6 +13,8 @@ enum {
     KEY_NAME_MAX = 64,
     HOST_IP_MAX = 45, /* INET6_ADDRSTRLEN without its NUL */
     CLUSTER_ID_MAX = 64,
+    GENERATION_ID_MAX = 36, /* a UUID's text */
+    TEMPLATE_USER_MAX = 32,
 };
 
 struct team_row {
@@ -41,6 +43,45 @@ struct host_row {
     const char *address; /* not read back */
     int64_t last_seen_ms;
     uint64_t agent_epoch;
+};
+
+/* A snapshot: a frozen machine of a team that sandboxes are made from. */
+struct template_row {
+    struct template_id id;
+    struct team_id team;
+    struct host_id host; /* where its bytes are */
+    char name[LIMIT_NAME_MAX + 1];
+    char generation[GENERATION_ID_MAX + 1]; /* empty: the host did not say */
+    int vcpus;
+    int memory_mb;
+    int64_t size_bytes; /* as really allocated there */
+    char default_user[TEMPLATE_USER_MAX + 1];
+    int64_t created_at_ms;
+};
+
+struct template_rows {
+    struct template_row *rows;
+    size_t n;
+};
+
+struct template_query {
+    struct team_id team;
+    int64_t before_created_ms; /* 0: from the newest; else rows older than (this, before_id) */
+    struct template_id before_id;
+    size_t limit;
+};
+
+/* Bytes that no template stands for. */
+struct snapshot_removal {
+    struct template_id id;
+    struct host_id host;
+    int64_t not_before_ms; /* they may be in the making until then; 0: remove now */
+};
+
+enum { REMOVALS_DUE_MAX = 32 };
+struct removals_due {
+    struct template_id ids[REMOVALS_DUE_MAX];
+    size_t n;
 };
 
 struct sandbox_row {

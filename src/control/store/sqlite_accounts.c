@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Teams, API keys, hosts and templates in SQLite. */
+/* Teams, API keys and hosts in SQLite. */
 #include "control/store/sqlite_int.h"
 
 int sqlite_team_exists_any(struct store *s, bool *ret, struct err *e)
@@ -123,56 +123,5 @@ int sqlite_host_see(
     if (sqlite_end(c, rc, e) < 0)
         return -1;
     *ret_known = known;
-    return 0;
-}
-
-/* 1: found. 0: there is none. */
-static int find_base(
-    struct sqlite_conn *c, struct slice name, struct template_id *ret, struct err *e)
-{
-    AUTO_QUERY q = query_start(c, SQL_TEMPLATE_FIND_BASE);
-    int rc;
-    query_slice(&q, name);
-    rc = query_step(&q, e);
-    if (rc == 1)
-        query_col_copy(&q, 0, ret->text, sizeof ret->text);
-    return rc;
-}
-
-static int insert_base(struct sqlite_conn *c, struct slice name, int64_t now_ms,
-    struct template_id *ret, struct err *e)
-{
-    struct template_id id;
-    AUTO_QUERY q = query_start(c, SQL_TEMPLATE_INSERT_BASE);
-    template_id_new(&id);
-    query_text(&q, id.text);
-    query_slice(&q, name);
-    query_int(&q, now_ms);
-    if (query_run(&q, NULL, e) < 0)
-        return -1;
-    *ret = id;
-    return 0;
-}
-
-int sqlite_template_base(
-    struct store *s, struct slice name, int64_t now_ms, struct template_id *ret, struct err *e)
-{
-    struct template_id id;
-    int rc;
-    {
-        AUTO_CONN r = sqlite_reader_acquire(sqlite_of(s));
-        rc = find_base(r, name, ret, e);
-    }
-    if (rc != 0)
-        return rc < 0 ? -1 : 0;
-    AUTO_CONN c = sqlite_writer_acquire(sqlite_of(s));
-    if (sqlite_begin(c, e) < 0)
-        return -1;
-    rc = find_base(c, name, &id, e);
-    if (rc == 0)
-        rc = insert_base(c, name, now_ms, &id, e);
-    if (sqlite_end(c, rc < 0 ? -1 : 0, e) < 0)
-        return -1;
-    *ret = id;
     return 0;
 }

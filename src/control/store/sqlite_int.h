@@ -24,6 +24,17 @@ enum sql {
     SQL_HOST_GET,
     SQL_TEMPLATE_FIND_BASE,
     SQL_TEMPLATE_INSERT_BASE,
+    SQL_TEMPLATE_IS_BASE,
+    SQL_TEMPLATE_GET,
+    SQL_TEMPLATE_LIST,
+    SQL_TEMPLATE_INSERT,
+    SQL_TEMPLATE_DELETE,
+    SQL_GENERATION_INSERT,
+    SQL_GENERATION_DELETE,
+    SQL_REMOVAL_INSERT,
+    SQL_REMOVAL_DUE,
+    SQL_REMOVAL_DELAY,
+    SQL_REMOVAL_DELETE,
     SQL_SANDBOX_INSERT,
     SQL_SANDBOX_GET,
     SQL_SANDBOX_LIST,
@@ -119,8 +130,25 @@ int sqlite_key_delete(
     struct store *s, const struct team_id *team, const struct key_id *id, struct err *e);
 int sqlite_host_see(
     struct store *s, const struct host_row *host, struct host_row *ret_known, struct err *e);
+
+/* sqlite_templates.c: see store.h. */
 int sqlite_template_base(
     struct store *s, struct slice name, int64_t now_ms, struct template_id *ret, struct err *e);
+int sqlite_template_is_base(struct store *s, struct slice name_or_id, bool *ret, struct err *e);
+int sqlite_template_get(struct store *s, const struct team_id *team, struct slice name_or_id,
+    struct template_row *ret, struct err *e);
+int sqlite_template_list(struct store *s, const struct template_query *q, struct arena *a,
+    struct template_rows *ret, struct err *e);
+int sqlite_snapshot_begin(struct store *s, const struct snapshot_removal *removal, struct err *e);
+int sqlite_snapshot_commit(
+    struct store *s, const struct template_row *row, bool overwrite, struct err *e);
+int sqlite_snapshot_delete(
+    struct store *s, const struct team_id *team, struct slice name_or_id, struct err *e);
+int sqlite_removal_due(struct store *s, const struct host_id *host, int64_t now_ms,
+    struct removals_due *ret, struct err *e);
+int sqlite_removal_delay(
+    struct store *s, const struct template_id *id, int64_t not_before_ms, struct err *e);
+int sqlite_removal_done(struct store *s, const struct template_id *id, struct err *e);
 
 /* sqlite_sandboxes.c and sqlite_changes.c: see store.h. */
 int sqlite_sandbox_create(

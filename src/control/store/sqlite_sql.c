@@ -12,6 +12,11 @@
     "template, template_id, vcpus, memory_mb, timeout_sec, host_ip, " metadata ", created_at, "    \
     "started_at, last_active_at, last_updated"
 
+/* The order in which sqlite_templates.c reads a row. */
+#define TEMPLATE_COLUMNS                                                                           \
+    "id, team_id, host_id, name, generation_id, vcpus, memory_mb, size_bytes, default_user, "      \
+    "created_at"
+
 const char *const sqlite_texts[] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
@@ -34,6 +39,29 @@ const char *const sqlite_texts[] = {
     [SQL_TEMPLATE_FIND_BASE] = "SELECT id FROM templates WHERE team_id IS NULL AND name = ?",
     [SQL_TEMPLATE_INSERT_BASE] = "INSERT INTO templates (id, name, type, created_at) "
                                  "VALUES (?, ?, 'base', ?)",
+    [SQL_TEMPLATE_IS_BASE] = "SELECT 1 FROM templates WHERE team_id IS NULL "
+                             "AND (name = ?1 OR id = ?1)",
+    /* A name comes before an id. */
+    [SQL_TEMPLATE_GET] = "SELECT " TEMPLATE_COLUMNS " FROM templates WHERE team_id = ?1 "
+                         "AND (name = ?2 OR id = ?2) ORDER BY name <> ?2 LIMIT 1",
+    [SQL_TEMPLATE_LIST] = "SELECT " TEMPLATE_COLUMNS " FROM templates WHERE team_id = ?1 "
+                          "AND (?2 IS NULL OR created_at < ?2 OR (created_at = ?2 AND id < ?3)) "
+                          "ORDER BY created_at DESC, id DESC LIMIT ?4",
+    [SQL_TEMPLATE_INSERT] = "INSERT INTO templates (" TEMPLATE_COLUMNS ", type) "
+                            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'snapshot')",
+    [SQL_TEMPLATE_DELETE] = "DELETE FROM templates WHERE id = ?",
+    /* Two snapshots of one paused sandbox are of the same generation. */
+    [SQL_GENERATION_INSERT] = "INSERT INTO generations (id, team_id, kind, host_id, bytes, state, "
+                              "created_at) VALUES (?, ?, 'snapshot', ?, ?, 'ready', ?) "
+                              "ON CONFLICT (id) DO NOTHING",
+    [SQL_GENERATION_DELETE] = "DELETE FROM generations WHERE id = ?1 AND NOT EXISTS "
+                              "(SELECT 1 FROM templates WHERE generation_id = ?1)",
+    [SQL_REMOVAL_INSERT] = "INSERT INTO snapshot_removals (template_id, host_id, not_before) "
+                           "VALUES (?, ?, ?)",
+    [SQL_REMOVAL_DUE] = "SELECT template_id FROM snapshot_removals WHERE host_id = ? "
+                        "AND not_before <= ? ORDER BY not_before",
+    [SQL_REMOVAL_DELAY] = "UPDATE snapshot_removals SET not_before = ? WHERE template_id = ?",
+    [SQL_REMOVAL_DELETE] = "DELETE FROM snapshot_removals WHERE template_id = ?",
     [SQL_SANDBOX_INSERT] = "INSERT INTO sandboxes (" SANDBOX_COLUMNS ") VALUES "
                            "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [SQL_SANDBOX_GET] = "SELECT " SANDBOX_COLUMNS " FROM sandboxes WHERE id = ?1 "

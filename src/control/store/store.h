@@ -39,6 +39,33 @@ struct store_ops {
     int (*template_base)(
         struct store *s, struct slice name, int64_t now_ms, struct template_id *ret, struct err *e);
 
+    /* Whether a base template has that name or id. */
+    int (*template_is_base)(struct store *s, struct slice name_or_id, bool *ret, struct err *e);
+    /* The team's snapshot of that name, else of that id. ERR_NOT_FOUND, also for another team's. */
+    int (*template_get)(struct store *s, const struct team_id *team, struct slice name_or_id,
+        struct template_row *ret, struct err *e);
+    /* The team's snapshots, newest first, at most `q->limit`. */
+    int (*template_list)(struct store *s, const struct template_query *q, struct arena *a,
+        struct template_rows *ret, struct err *e);
+    /* A snapshot is going to be made: unless it is committed, the host has to remove it from
+     * `not_before_ms` on. */
+    int (*snapshot_begin)(struct store *s, const struct snapshot_removal *removal, struct err *e);
+    /* It is there: it becomes a template. With `overwrite` the one of that name gives way, and is
+     * to be removed. ERR_EXISTS without; ERR_CONFLICT when it is no longer among the removals. */
+    int (*snapshot_commit)(
+        struct store *s, const struct template_row *row, bool overwrite, struct err *e);
+    /* Takes the team's snapshot of that name or id away; it is to be removed. ERR_NOT_FOUND. */
+    int (*snapshot_delete)(
+        struct store *s, const struct team_id *team, struct slice name_or_id, struct err *e);
+    /* Some of those that the host has to remove by now. */
+    int (*removal_due)(struct store *s, const struct host_id *host, int64_t now_ms,
+        struct removals_due *ret, struct err *e);
+    /* Not before then. One that is gone is skipped. */
+    int (*removal_delay)(
+        struct store *s, const struct template_id *id, int64_t not_before_ms, struct err *e);
+    /* The host has removed it. */
+    int (*removal_done)(struct store *s, const struct template_id *id, struct err *e);
+
     /* Adds the row and its first event. ERR_EXISTS for an id that is there. */
     int (*sandbox_create)(
         struct store *s, const struct sandbox_row *row, const char *request_id, struct err *e);
