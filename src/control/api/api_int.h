@@ -34,13 +34,16 @@ struct call {
     struct slice name;         /* where it has {name}: the segment, unchecked */
     const struct route *route; /* NULL: there is none */
     int status;                /* answered; 0: not yet */
+    int32_t met_pid;           /* with an exec that a pause met: its process, and */
+    struct slice met_tag;      /* its tag */
     const char *allowed; /* with an error about a field: the values or the range it may have */
 };
 
 /* Every handler answers, or returns -1 with the error that is then answered for it. */
 api_handler meta_healthz, meta_readyz, meta_version, meta_openapi, meta_metrics;
-api_handler snapshot_list, snapshot_get;
+api_handler snapshot_list, snapshot_get, snapshot_create, snapshot_delete;
 api_handler sandbox_create, sandbox_list, sandbox_get, sandbox_delete, sandbox_patch, sandbox_ping;
+api_handler sandbox_pause, sandbox_resume;
 api_handler exec_run;
 api_handler file_write, file_read;
 
@@ -69,6 +72,9 @@ void write_time(struct json_writer *w, const char *key, int64_t ms);
 int write_sandbox(
     struct json_writer *w, const struct sandbox_row *row, struct arena *a, struct err *e);
 int reply_sandbox(struct call *c, int status, const struct sandbox_row *row, struct err *e);
+
+/* The header Server-Timing: each phase in milliseconds. Before the reply. */
+void reply_phases(struct call *c, const struct phase_list *phases);
 
 /* ERR_INVALID about a field, with what it may be (static, or in the call's arena; may be NULL). */
 int field_error(struct call *c, struct err *e, const char *field, const char *allowed,

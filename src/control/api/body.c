@@ -187,14 +187,11 @@ static int read_members(struct call *c, const struct body_field *fields, size_t 
     return 0;
 }
 
-int body_read(
-    struct call *c, const struct body_field *fields, size_t n_fields, void *out, struct err *e)
+static int read_object(struct call *c, struct slice text, const struct body_field *fields,
+    size_t n_fields, void *out, struct err *e)
 {
-    AUTO_BUF struct buf body = BUF_INIT(LIMIT_BODY_JSON_BYTES);
     const struct json_value *root;
-    if (http_body_read_all(c->x, &body, e) < 0)
-        return body_error(e);
-    if (json_parse(buf_slice(&body), c->arena, &root, e) < 0)
+    if (json_parse(text, c->arena, &root, e) < 0)
         return -1;
     if (root->type != JSON_OBJECT)
         return err_set(e, ERR_INVALID, "the body must be a JSON object");
@@ -204,4 +201,22 @@ int body_read(
         if (fields[i].required && !json_get(root, fields[i].name))
             return field_error(c, e, fields[i].name, NULL, "%s is missing", fields[i].name);
     return 0;
+}
+
+int body_read(
+    struct call *c, const struct body_field *fields, size_t n_fields, void *out, struct err *e)
+{
+    AUTO_BUF struct buf body = BUF_INIT(LIMIT_BODY_JSON_BYTES);
+    if (http_body_read_all(c->x, &body, e) < 0)
+        return body_error(e);
+    return read_object(c, buf_slice(&body), fields, n_fields, out, e);
+}
+
+int body_read_optional(
+    struct call *c, const struct body_field *fields, size_t n_fields, void *out, struct err *e)
+{
+    AUTO_BUF struct buf body = BUF_INIT(LIMIT_BODY_JSON_BYTES);
+    if (http_body_read_all(c->x, &body, e) < 0)
+        return body_error(e);
+    return body.len == 0 ? 0 : read_object(c, buf_slice(&body), fields, n_fields, out, e);
 }

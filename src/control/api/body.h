@@ -36,5 +36,8 @@ struct body_field {
 /* Reads the request's body into `out`, whose fields keep their values when absent. */
 int body_read(
     struct call *c, const struct body_field *fields, size_t n_fields, void *out, struct err *e);
+/* Likewise, but no body at all is as good as "{}". */
+int body_read_optional(
+    struct call *c, const struct body_field *fields, size_t n_fields, void *out, struct err *e);
 
 #endif

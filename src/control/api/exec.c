@@ -7,6 +7,7 @@
 
 enum {
     /* Both outputs, each byte escaped as \u00NN at worst. */
+    TAG_MAX = 256, /* what an answer carries of one */
     RESULT_BODY_MAX = 2 * 6 * LIMIT_EXEC_OUTPUT_BYTES + (1 << 20),
 };
 
@@ -111,6 +112,17 @@ static void write_result(struct json_writer *w, const struct call *c, const stru
     json_object_end(w);
 }
 
+/* The answer carries how to find it again; the tag outlives the exec's own arena. */
+static int met_by_pause(struct call *c, const struct agent_exec_response *r)
+{
+    size_t n = utf8_valid(r->tag.p, r->tag.n) && r->tag.n <= TAG_MAX ? r->tag.n : 0;
+    c->met_pid = r->pid;
+    c->met_tag = slice_of(n ? arena_strndup(c->arena, r->tag.p, n) : NULL, n);
+    if (!c->met_tag.p)
+        c->met_tag.n = 0;
+    return -1;
+}
+
 int exec_run(struct call *c, struct err *e)
 {
     AUTO_BUF struct buf body = BUF_INIT(RESULT_BODY_MAX);
@@ -132,7 +144,7 @@ int exec_run(struct call *c, struct err *e)
         .stdin_bytes = b.stdin_text,
     };
     if (service_exec(c->service, &c->who, &c->id, &req, &arena, &result, e) < 0)
-        return -1;
+        return result.paused ? met_by_pause(c, &result) : -1;
     json_writer_init(&w, &body);
     write_result(&w, c, &b, &result);
     return reply_json(c, HTTP_OK, &body, e);

@@ -9,7 +9,7 @@
 #include <assert.h>
 #include <inttypes.h>
 
-enum { METRICS_BODY_MAX = 256 * 1024, MS_PER_SEC = 1000 };
+enum { METRICS_BODY_MAX = 256 * 1024, MS_PER_SEC = 1000, US_PER_SEC = 1000000 };
 
 static void family(struct buf *b, const char *name, const char *type, const char *help)
 {
@@ -65,6 +65,46 @@ static void write_host(struct buf *b, const struct service_stats *s)
     gauge(b, "torpor_host_disk_free_bytes", "Free bytes of the data folder.", s->disk_free_bytes);
 }
 
+static const char *const bounds[] = {"0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1",
+    "0.25", "0.5", "1", "2.5", "5", "10", "+Inf"};
+static_assert(ARRAY_LEN(bounds) == AGENT_HISTOGRAM_BUCKETS, "one for each bucket");
+
+static void write_histogram(struct buf *b, const struct phase_histogram *h)
+{
+    for (size_t i = 0; i < AGENT_HISTOGRAM_BUCKETS; i++)
+        buf_printf(b, "torpor_%s_seconds_bucket{phase=\"%s\",le=\"%s\"} %" PRIu64 "\n", h->name,
+            h->phase, bounds[i], h->buckets[i]);
+    buf_printf(b, "torpor_%s_seconds_sum{phase=\"%s\"} %" PRIu64 ".%06" PRIu64 "\n", h->name,
+        h->phase, h->sum_us / US_PER_SEC, h->sum_us % US_PER_SEC);
+    buf_printf(
+        b, "torpor_%s_seconds_count{phase=\"%s\"} %" PRIu64 "\n", h->name, h->phase, h->count);
+}
+
+static bool is_first_of_name(const struct service_stats *s, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (strcmp(s->histograms[j].name, s->histograms[i].name) == 0)
+            return false;
+    return true;
+}
+
+/* All of a family stand together. */
+static void write_histograms(struct buf *b, const struct service_stats *s)
+{
+    for (size_t i = 0; i < s->n_histograms; i++) {
+        const char *name = s->histograms[i].name;
+        if (!is_first_of_name(s, i))
+            continue;
+        buf_printf(b,
+            "# HELP torpor_%s_seconds Phases, since the agent's start.\n"
+            "# TYPE torpor_%s_seconds histogram\n",
+            name, name);
+        for (size_t j = i; j < s->n_histograms; j++)
+            if (strcmp(s->histograms[j].name, name) == 0)
+                write_histogram(b, &s->histograms[j]);
+    }
+}
+
 static void write_requests(struct buf *b, const struct api *api)
 {
     family(b, "torpor_http_requests_total", "counter", "Answers by route and status class.");
@@ -99,6 +139,7 @@ int meta_metrics(struct call *c, struct err *e)
     write_sandboxes(&body, &stats);
     write_unknown(&body, &stats);
     write_host(&body, &stats);
+    write_histograms(&body, &stats);
     write_requests(&body, c->api);
     write_work(&body, c->api);
     if (body.failed)

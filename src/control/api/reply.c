@@ -2,6 +2,7 @@
 /* Answers: errors in the one form, sandboxes, JSON. */
 #include "control/api/api_int.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -73,6 +74,12 @@ static void write_details(struct json_writer *w, const struct call *c, const str
         json_key(w, "allowed");
         json_cstr(w, c->allowed);
     }
+    if (c->met_tag.n > 0) {
+        json_key(w, "pid");
+        json_int(w, c->met_pid);
+        json_key(w, "tag");
+        json_string(w, c->met_tag);
+    }
     json_object_end(w);
 }
 
@@ -112,6 +119,18 @@ void reply_error(struct call *c, const struct err *e, int status)
     if (e->kind == ERR_UNAUTHORIZED)
         http_reply_header(c->x, "WWW-Authenticate", "Bearer");
     (void)reply_bytes(c, status, json_type, buf_slice(&body));
+}
+
+void reply_phases(struct call *c, const struct phase_list *phases)
+{
+    char text[PHASES_MAX * (PHASE_NAME_MAX + 32) + 1] = "";
+    size_t n = 0;
+    for (size_t i = 0; i < phases->n; i++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s%s;dur=%" PRId64 ".%03d", i ? ", " : "",
+            phases->items[i].name, phases->items[i].duration_us / 1000,
+            (int)(phases->items[i].duration_us % 1000));
+    if (n > 0)
+        http_reply_header(c->x, "Server-Timing", "%s", text);
 }
 
 int reply_json(struct call *c, int status, const struct buf *body, struct err *e)

@@ -55,6 +55,39 @@ static void fill_templates(struct catalog *c, const struct agent_list_response *
         (void)enter(c, names[i]);
 }
 
+static bool is_metric_name(struct slice s, size_t max)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!((s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= '0' && s.p[i] <= '9') ||
+                s.p[i] == '_'))
+            return false;
+    return s.n > 0 && s.n <= max && s.p[0] >= 'a';
+}
+
+/* False for one whose names or numbers are not what they must be. */
+static bool take_histogram(const struct agent_histogram *said, struct phase_histogram *ret)
+{
+    const uint64_t *buckets = said->buckets.items;
+    if (!is_metric_name(said->name, HISTOGRAM_NAME_MAX) ||
+        !is_metric_name(said->phase, PHASE_NAME_MAX) || said->buckets.n != AGENT_HISTOGRAM_BUCKETS)
+        return false;
+    (void)slice_copy_cstr(said->name, ret->name, sizeof ret->name);
+    (void)slice_copy_cstr(said->phase, ret->phase, sizeof ret->phase);
+    memcpy(ret->buckets, buckets, sizeof ret->buckets);
+    ret->sum_us = said->sum_us;
+    ret->count = said->count;
+    return true;
+}
+
+static void fill_histograms(struct catalog *c, const struct agent_list_response *said)
+{
+    struct agent_histogram *const *list = said->histograms.items;
+    c->n_histograms = 0;
+    for (size_t i = 0; i < said->histograms.n && c->n_histograms < HISTOGRAMS_MAX; i++)
+        if (take_histogram(list[i], &c->histograms[c->n_histograms]))
+            c->n_histograms++;
+}
+
 void catalog_fill(struct catalog *c, const struct host_id *host,
     const struct agent_list_response *said, int64_t asked_mono_ms)
 {
@@ -69,6 +102,7 @@ void catalog_fill(struct catalog *c, const struct host_id *host,
     if (said->capacity)
         c->capacity = *said->capacity;
     fill_templates(c, said);
+    fill_histograms(c, said);
 }
 
 void catalog_note_down(struct catalog *c)

@@ -25,6 +25,8 @@ struct catalog {
     size_t n_templates;
     bool has_capacity;
     struct agent_capacity capacity;
+    struct phase_histogram histograms[HISTOGRAMS_MAX];
+    size_t n_histograms;
     int64_t seen_mono_ms;                       /* when it answered last */
     int64_t asked_mono_ms;                      /* when that answer was asked for */
     bool up;                                    /* the last look at it worked */

@@ -41,8 +41,7 @@ void service_remove_later(struct service *s, const struct sandbox_id *id)
         __atomic_store_n(&s->want_full, 1, __ATOMIC_RELAXED); /* the reconciler finds it again */
 }
 
-/* A host that answers for another one would say "not there" and leave everything where it is. */
-static int check_host(struct service *s, const struct sandbox_row *row, struct err *e)
+int service_check_host(struct service *s, const struct sandbox_row *row, struct err *e)
 {
     struct host_id now = service_host(s);
     if (row->host.text[0] && now.text[0] && strcmp(row->host.text, now.text) != 0)
@@ -59,7 +58,7 @@ static int destroy_locked(struct service *s, const struct sandbox_row *row, stru
     };
     if (row->status == SANDBOX_STOPPED && row->reason == REASON_DESTROYED)
         return 0;
-    if (!sandbox_row_is_over(row) && check_host(s, row, e) < 0)
+    if (!sandbox_row_is_over(row) && service_check_host(s, row, e) < 0)
         return -1;
     if (service_destroy_on_host(s, &row->id, e) < 0)
         return -1;
@@ -85,12 +84,6 @@ int service_destroy(
     return destroy_locked(s, &row, e);
 }
 
-static bool is_on_host(const struct sandbox_row *row)
-{
-    return row->status == SANDBOX_RUNNING || row->status == SANDBOX_PAUSING ||
-           row->status == SANDBOX_RESUMING;
-}
-
 static int update_on_host(
     struct service *s, const struct sandbox_id *id, int timeout_sec, struct err *e)
 {
@@ -108,6 +101,19 @@ static int update_on_host(
     return agent_call(s->agent, AGENT_UPDATE, &req, &resp, &arena, UPDATE_MS, e);
 }
 
+/* The host knows the time-out of what runs; a resume tells it that of a sleeper, also of one that
+ * fell asleep unknown to us. */
+static int update_running(
+    struct service *s, const struct sandbox_row *row, int timeout_sec, struct err *e)
+{
+    if (row->status != SANDBOX_RUNNING || update_on_host(s, &row->id, timeout_sec, e) == 0)
+        return 0;
+    if (e->kind != ERR_BAD_STATE || strcmp(e->where, sandbox_status_name(SANDBOX_PAUSED)) != 0)
+        return -1;
+    *e = (struct err){0};
+    return 0;
+}
+
 static int update_locked(struct service *s, const struct sandbox_row *row,
     const struct update_params *p, struct arena *a, struct err *e)
 {
@@ -119,7 +125,7 @@ static int update_locked(struct service *s, const struct sandbox_row *row,
     if (p->n_metadata > 0 &&
         metadata_apply(row->metadata, p->metadata, p->n_metadata, a, &patch.metadata, e) < 0)
         return -1;
-    if (p->has_timeout_sec && is_on_host(row) && update_on_host(s, &row->id, p->timeout_sec, e) < 0)
+    if (p->has_timeout_sec && update_running(s, row, p->timeout_sec, e) < 0)
         return -1;
     return s->store->ops->sandbox_patch(s->store, &row->id, &patch, e);
 }
@@ -129,8 +135,7 @@ int service_update(struct service *s, const struct principal *who, const struct 
 {
     struct sandbox_row row;
     AUTO_LOCK lock = {0};
-    if (service_load(s, who, id, a, &row, e) < 0 ||
-        lock_acquire(&s->locks, id, deadline_in_ms(s->config.lock_wait_ms), &lock, e) < 0 ||
+    if (service_lock_settled(s, who, id, &lock, &row, e) < 0 ||
         service_load(s, who, id, a, &row, e) < 0 || update_locked(s, &row, p, a, e) < 0)
         return -1;
     return service_load(s, who, id, a, ret, e);

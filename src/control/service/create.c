@@ -25,8 +25,23 @@ enum {
 
 /* --- the row --- */
 
+/* A snapshot is a machine: its size is its own, and it lies on one host. */
+static int take_template(
+    struct service *s, const struct template_entry *t, struct sandbox_row *row, struct err *e)
+{
+    memcpy(row->template, t->name, sizeof row->template);
+    row->template_id = t->id;
+    row->host = service_host(s); /* known by now: a base template is one of it */
+    if (!t->is_snapshot)
+        return 0;
+    row->vcpus = t->vcpus;
+    row->memory_mb = t->memory_mb;
+    row->host = t->host;
+    return service_check_host(s, row, e);
+}
+
 static int make_row(struct service *s, const struct principal *who, const struct create_params *p,
-    struct arena *a, struct sandbox_row *ret, struct err *e)
+    const struct template_entry *t, struct arena *a, struct sandbox_row *ret, struct err *e)
 {
     int64_t now = clock_real_ms();
     struct sandbox_row row = {
@@ -40,18 +55,15 @@ static int make_row(struct service *s, const struct principal *who, const struct
         .last_active_at_ms = now,
         .last_updated_ms = now,
     };
-    if (service_template_for_create(s, p->template, row.template, &row.template_id, e) < 0)
-        return -1;
-    row.host = service_host(s); /* known by now: the template is one of it */
-    if (metadata_apply(slice_of(NULL, 0), p->metadata, p->n_metadata, a, &row.metadata, e) < 0)
+    if (take_template(s, t, &row, e) < 0 ||
+        metadata_apply(slice_of(NULL, 0), p->metadata, p->n_metadata, a, &row.metadata, e) < 0)
         return -1;
     sandbox_id_new(&row.id);
     *ret = row;
     return 0;
 }
 
-/* What a user may read of a failure: the texts of inner ones name things of the host. */
-static const char *public_message(const struct err *why)
+const char *service_public_message(const struct err *why)
 {
     switch (why->kind) {
     case ERR_INTERNAL:
@@ -72,7 +84,7 @@ static void record_failure(struct service *s, const struct sandbox_row *row, con
     struct sandbox_change change = {
         .status = SANDBOX_ERROR,
         .reason = REASON_CREATE_FAILED,
-        .message = public_message(why),
+        .message = service_public_message(why),
         .at_ms = clock_real_ms(),
         .request_id = log_context_request_id(),
     };
@@ -86,8 +98,8 @@ static void record_failure(struct service *s, const struct sandbox_row *row, con
     }
 }
 
-static int ask_host(
-    struct service *s, const struct create_params *p, struct sandbox_row *row, struct err *e)
+static int ask_host(struct service *s, const struct create_params *p,
+    const struct template_entry *t, struct sandbox_row *row, struct err *e)
 {
     CLEANUP(arena_done) struct arena arena = {0};
     char call_id[CALL_ID_MAX + 1];
@@ -97,9 +109,10 @@ static int ask_host(
     struct sandbox_change change;
     struct agent_create_request req = {
         .template = slice_cstr(row->template),
-        .vcpus = p->vcpus,
-        .memory_mb = p->memory_mb,
+        .vcpus = row->vcpus,
+        .memory_mb = row->memory_mb,
         .timeout_sec = p->timeout_sec,
+        .snapshot_id = t->is_snapshot ? slice_cstr(t->id.text) : slice_of(NULL, 0),
         .sandbox_id = slice_cstr(row->id.text),
         .env = {(void *)(uintptr_t)p->env, p->n_env},
         .request_id = {call_id, CALL_ID_MAX},
@@ -119,14 +132,17 @@ int service_create(struct service *s, const struct principal *who, const struct 
     struct arena *a, struct sandbox_row *ret, struct err *e)
 {
     struct sandbox_row row;
+    struct template_entry template;
+    AUTO_PIN pin = {0};
     AUTO_LOCK lock = {0};
-    if (make_row(s, who, p, a, &row, e) < 0)
+    if (service_template_for_create(s, who, p->template, &pin, &template, e) < 0 ||
+        make_row(s, who, p, &template, a, &row, e) < 0)
         return -1;
     if (lock_acquire(&s->locks, &row.id, 0, &lock, e) < 0)
         return -1;
     if (s->store->ops->sandbox_create(s->store, &row, log_context_request_id(), e) < 0)
         return -1;
-    if (ask_host(s, p, &row, e) < 0) {
+    if (ask_host(s, p, &template, &row, e) < 0) {
         record_failure(s, &row, e);
         return -1;
     }

@@ -29,6 +29,12 @@ static bool is_lost(const struct sandbox_row *row)
     return row->status == SANDBOX_STOPPED && row->reason == REASON_LOST;
 }
 
+/* Its call ended and nobody knows how. */
+static bool is_unsettled(const struct sandbox_row *row)
+{
+    return row->status == SANDBOX_PAUSING || row->status == SANDBOX_RESUMING;
+}
+
 /* Without a revision, only an answer that names everything is sure to be newer than the row. */
 static enum reconcile_action decide_auto_paused(
     const struct reconcile_reply *reply, const struct sandbox_row *row)
@@ -49,7 +55,11 @@ static enum reconcile_action decide_reported(const struct reconcile_reply *reply
         return said->status == SANDBOX_PENDING ? RECONCILE_NOTHING : RECONCILE_APPLY;
     if (said->revision > row->revision)
         return RECONCILE_APPLY;
-    return is_lost(row) && said->revision == row->revision ? RECONCILE_APPLY : RECONCILE_NOTHING;
+    if (said->revision < row->revision)
+        return RECONCILE_NOTHING;
+    if (is_unsettled(row))
+        return said->row_is_older ? RECONCILE_APPLY : RECONCILE_NOTHING;
+    return is_lost(row) ? RECONCILE_APPLY : RECONCILE_NOTHING;
 }
 
 static enum reconcile_action decide_absent(const struct sandbox_row *row)

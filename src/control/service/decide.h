@@ -51,11 +51,16 @@ struct reconcile_report {
     enum sandbox_status status;
     enum sandbox_reason reason;
     uint64_t revision;
+    bool row_is_older;     /* the row was as it is before the question was asked */
     bool only_auto_paused; /* named among the auto-paused and nowhere else: the rest is unset */
 };
 
-/* `row` NULL: the database has none. `said` NULL: the reply does not name the sandbox. A pending
- * row must not be asked about while its create runs: the caller holds the sandbox's lock. */
+/* A row that says `pausing` or `resuming` is one whose call ended without an answer: what the host
+ * says of it counts, also where nothing has happened there since; but then only if the row was
+ * older than the question.
+ *
+ * `row` NULL: the database has none. `said` NULL: the reply does not name the sandbox. A
+ * transition under way must not be judged: the caller holds the sandbox's lock. */
 enum reconcile_action reconcile_decide(const struct reconcile_reply *reply,
     const struct sandbox_row *row, const struct reconcile_report *said);
 

@@ -33,6 +33,23 @@ static int load_running(
     return service_check_running(&row, e);
 }
 
+/* The sandbox may be anywhere between falling asleep and being awake again; what is said is never
+ * that it runs. */
+static int met_by_pause(
+    struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e)
+{
+    CLEANUP(arena_done) struct arena arena = {0};
+    struct sandbox_row row;
+    const char *status;
+    arena_init(&arena, ROW_ARENA_BYTES);
+    if (service_load(s, who, id, &arena, &row, e) < 0)
+        return -1;
+    status = sandbox_status_name(row.status == SANDBOX_RUNNING ? SANDBOX_PAUSED : row.status);
+    err_field(e, status, "a pause met the command; it goes on when the sandbox is resumed");
+    e->kind = ERR_BAD_STATE;
+    return -1;
+}
+
 int service_exec(struct service *s, const struct principal *who, const struct sandbox_id *id,
     struct agent_exec_request *req, struct arena *a, struct agent_exec_response *ret, struct err *e)
 {
@@ -46,7 +63,7 @@ int service_exec(struct service *s, const struct principal *who, const struct sa
         return -1;
     activity_note(&s->activity, id->text, clock_real_ms());
     *ret = resp;
-    return 0;
+    return resp.paused ? met_by_pause(s, who, id, e) : 0;
 }
 
 int service_write_file(struct service *s, const struct principal *who, const struct sandbox_id *id,

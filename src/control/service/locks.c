@@ -55,12 +55,8 @@ int lock_acquire(struct lock_table *t, const struct sandbox_id *id, int64_t dead
     return 0;
 }
 
-void lock_release(struct lock_entry *entry)
+static void remove_entry(struct lock_table *t, struct lock_entry *entry)
 {
-    struct lock_table *t = entry->table;
-    if (!t)
-        return;
-    MUTEX_GUARD(&t->mutex);
     for (struct lock_entry **at = &t->held; *at; at = &(*at)->next)
         if (*at == entry) {
             *at = entry->next;
@@ -68,4 +64,32 @@ void lock_release(struct lock_entry *entry)
         }
     entry->table = NULL;
     (void)pthread_cond_broadcast(&t->released);
+}
+
+void lock_release(struct lock_entry *entry)
+{
+    struct lock_table *t = entry->table;
+    if (!t)
+        return;
+    MUTEX_GUARD(&t->mutex);
+    remove_entry(t, entry);
+}
+
+void lock_note_change(struct lock_table *t)
+{
+    MUTEX_GUARD(&t->mutex);
+    t->changes++;
+    (void)pthread_cond_broadcast(&t->released);
+}
+
+bool lock_release_and_wait(struct lock_entry *held, int64_t deadline)
+{
+    struct timespec until = {.tv_sec = deadline / 1000, .tv_nsec = deadline % 1000 * 1000000};
+    struct lock_table *t = held->table;
+    MUTEX_GUARD(&t->mutex);
+    uint64_t seen = t->changes;
+    remove_entry(t, held);
+    while (t->changes == seen && clock_mono_ms() < deadline)
+        (void)pthread_cond_timedwait(&t->released, &t->mutex, &until);
+    return t->changes != seen;
 }

@@ -4,6 +4,8 @@
 #define TORPOR_CONTROL_SERVICE_LOCKS_H
 
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 #include "proto/sandbox.h"
@@ -13,6 +15,7 @@ struct lock_table {
     pthread_mutex_t mutex;
     pthread_cond_t released;
     struct lock_entry *held;
+    uint64_t changes; /* of rows, by those who held the lock; see lock_note_change */
 };
 
 struct lock_entry {
@@ -29,6 +32,11 @@ void lock_table_done(struct lock_table *t);
  * holds it by `ret` until lock_release. ERR_CONFLICT when the time has passed. */
 int lock_acquire(struct lock_table *t, const struct sandbox_id *id, int64_t deadline,
     struct lock_entry *ret, struct err *e);
+/* The caller, who holds the sandbox's lock, has changed its row. */
+void lock_note_change(struct lock_table *t);
+/* Lets go of the lock and waits until somebody has changed some row since it was held; false when
+ * `deadline` has passed. */
+bool lock_release_and_wait(struct lock_entry *held, int64_t deadline);
 /* Not held is fine. */
 void lock_release(struct lock_entry *entry);
 

@@ -172,6 +172,7 @@ static void service_free(struct service *s)
 {
     activity_done(&s->activity);
     lock_table_done(&s->locks);
+    pin_table_done(&s->pins);
     catalog_done(&s->catalog);
     (void)pthread_mutex_destroy(&s->stop_mutex);
     (void)pthread_cond_destroy(&s->stop_cond);
@@ -201,6 +202,7 @@ static void stop_threads(struct service *s, bool reconciler)
     agent_interrupt(s->agent);
     if (reconciler)
         (void)pthread_join(s->reconciler, NULL);
+    discarder_stop(&s->discarder);
     remover_stop(&s->remover);
 }
 
@@ -209,6 +211,10 @@ static int start_threads(struct service *s, struct err *e)
     int rc;
     if (remover_start(&s->remover, s, e) < 0)
         return -1;
+    if (discarder_start(&s->discarder, s, e) < 0) {
+        remover_stop(&s->remover);
+        return -1;
+    }
     rc = pthread_create(&s->reconciler, NULL, run_reconciler, s);
     if (rc != 0) {
         stop_threads(s, /* reconciler= */ false);
@@ -229,6 +235,7 @@ int service_open(const struct service_config *config, struct service **ret, stru
         return err_set(e, ERR_NOMEM, "out of memory");
     set_config(s, config);
     lock_table_init(&s->locks);
+    pin_table_init(&s->pins);
     catalog_init(&s->catalog);
     (void)pthread_mutex_init(&s->stop_mutex, NULL);
     init_stop_cond(s);

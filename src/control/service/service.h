@@ -12,10 +12,9 @@
 
 #include "control/service/metadata.h"
 #include "control/store/store.h"
+#include "rpc/agent_v1.h"
 
 struct agent;
-struct agent_exec_request;
-struct agent_exec_response;
 struct service;
 
 struct service_config {
@@ -52,23 +51,54 @@ int key_new(const struct team_id *team, const char *name, struct key_row *ret,
  * the folder `dirfd`. Later starts change nothing. */
 int service_bootstrap(struct store *store, int dirfd, struct err *e);
 
-/* What can be created from: the base templates of the host. */
+/* What can be created from: the base templates of the host and the team's snapshots. */
 struct template_entry {
     struct template_id id;
     char name[LIMIT_NAME_MAX + 1];
     char default_user[TEMPLATE_USER_MAX + 1]; /* empty: the host did not say */
     int64_t size_bytes;                       /* as really allocated there */
     int64_t created_at_ms;                    /* 0: the host did not say */
+    bool is_snapshot;                         /* what follows is its */
+    int vcpus, memory_mb;
+    struct host_id host;
 };
 struct template_list {
     struct template_entry *entries; /* newest first */
     size_t n;
+    bool more; /* there are older ones behind the last */
+};
+struct template_filter {
+    bool base, snapshot;       /* which types */
+    int64_t before_created_ms; /* below 0: from the newest; else older than (this, before_id) */
+    struct template_id before_id;
+    size_t limit;
 };
 /* Those that can be created from now; one that is still being built is not listed. */
-int service_templates(struct service *s, struct arena *a, struct template_list *ret, struct err *e);
+int service_templates(struct service *s, const struct principal *who,
+    const struct template_filter *f, struct arena *a, struct template_list *ret, struct err *e);
 /* By name or id. ERR_NOT_FOUND; ERR_TEMPLATE_BUILDING for one that is not there yet. */
-int service_template(
-    struct service *s, struct slice name, struct template_entry *ret, struct err *e);
+int service_template(struct service *s, const struct principal *who, struct slice name,
+    struct template_entry *ret, struct err *e);
+
+/* How long the steps of something took on the host. */
+enum { PHASE_NAME_MAX = 31, PHASES_MAX = 24 };
+struct phase_time {
+    char name[PHASE_NAME_MAX + 1]; /* lower-case letters, digits and '_' */
+    int64_t duration_us;
+};
+struct phase_list {
+    struct phase_time items[PHASES_MAX];
+    size_t n;
+};
+
+/* How long a phase took on the host, since its agent started. */
+enum { HISTOGRAMS_MAX = 48, HISTOGRAM_NAME_MAX = 15 };
+struct phase_histogram {
+    char name[HISTOGRAM_NAME_MAX + 1]; /* "pause", "resume" */
+    char phase[PHASE_NAME_MAX + 1];
+    uint64_t buckets[AGENT_HISTOGRAM_BUCKETS]; /* of how many it was at most so long */
+    uint64_t sum_us, count;
+};
 
 /* What the server knows of itself and its host, of all teams, for who runs it. */
 enum { UNKNOWN_MAX = 64 };
@@ -84,6 +114,8 @@ struct service_stats {
     size_t removals; /* sandboxes that are over and not yet off the host */
     size_t n_unknown;
     char unknown[UNKNOWN_MAX][ID_TEXT_MAX + 1]; /* the first of them */
+    size_t n_histograms;
+    struct phase_histogram histograms[HISTOGRAMS_MAX];
 };
 int service_stats(struct service *s, struct service_stats *ret, struct err *e);
 
@@ -124,10 +156,43 @@ struct update_params {
 };
 int service_update(struct service *s, const struct principal *who, const struct sandbox_id *id,
     const struct update_params *p, struct arena *a, struct sandbox_row *ret, struct err *e);
+/* Puts a running sandbox to sleep, and wakes a paused one. ERR_UNAVAILABLE and ERR_TIMEOUT leave
+ * the outcome to be found out: the sandbox is `pausing` or `resuming` until it is. */
+struct slept {
+    struct sandbox_row row;
+    struct phase_list phases;
+};
+int service_pause(struct service *s, const struct principal *who, const struct sandbox_id *id,
+    struct arena *a, struct slept *ret, struct err *e);
+struct resume_params {
+    bool last_generation; /* a stopped one (vm_exited, lost), as it was when it slept last */
+    bool disk_only;       /* boots its disk, without its memory */
+};
+int service_resume(struct service *s, const struct principal *who, const struct sandbox_id *id,
+    const struct resume_params *p, struct arena *a, struct slept *ret, struct err *e);
+
+struct snapshot_params {
+    struct sandbox_id sandbox;
+    struct slice name; /* empty: a new one */
+    bool overwrite;
+};
+struct snapshot_made {
+    struct template_entry entry;
+    struct phase_list phases;
+};
+/* Makes a template of a running or paused sandbox. ERR_EXISTS when the name is taken, unless it is
+ * to be overwritten; ERR_FORBIDDEN for overwriting a base template. */
+int service_snapshot_create(struct service *s, const struct principal *who,
+    const struct snapshot_params *p, struct snapshot_made *ret, struct err *e);
+/* By name or id. ERR_NOT_FOUND; ERR_FORBIDDEN for a base template. */
+int service_snapshot_delete(
+    struct service *s, const struct principal *who, struct slice name_or_id, struct err *e);
+
 int service_ping(
     struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e);
 
-/* Runs a program in the guest. `req->sandbox_id` is set here. */
+/* Runs a program in the guest. `req->sandbox_id` is set here. ERR_BAD_STATE also when a pause met
+ * it: then `ret->paused` is set, with its pid and tag. */
 int service_exec(struct service *s, const struct principal *who, const struct sandbox_id *id,
     struct agent_exec_request *req, struct arena *a, struct agent_exec_response *ret,
     struct err *e);

@@ -6,7 +6,9 @@
 #include "control/service/activity.h"
 #include "control/service/agent.h"
 #include "control/service/catalog.h"
+#include "control/service/discard.h"
 #include "control/service/locks.h"
+#include "control/service/pins.h"
 #include "control/service/remover.h"
 #include "control/service/service.h"
 
@@ -41,6 +43,8 @@ struct service {
     struct activity activity;
     struct catalog catalog;
     struct remover remover;
+    struct pin_table pins;
+    struct discarder discarder;
     struct poll_state poll;
     int want_full; /* atomic: the next poll asks for everything */
     pthread_t reconciler;
@@ -73,9 +77,28 @@ int service_load(struct service *s, const struct principal *who, const struct sa
     struct arena *a, struct sandbox_row *ret, struct err *e);
 /* ERR_BAD_STATE, with the status in `where`, unless the sandbox runs. */
 int service_check_running(const struct sandbox_row *row, struct err *e);
-/* The template of that name or id, asking the host once more before it says no. */
-int service_template_for_create(struct service *s, struct slice name_or_id,
-    char ret_name[LIMIT_NAME_MAX + 1], struct template_id *ret_id, struct err *e);
+/* The template of that name or id, asking the host once more before it says no. A snapshot is held
+ * by `pin`, so that it is not removed before the sandbox is made. */
+int service_template_for_create(struct service *s, const struct principal *who,
+    struct slice name_or_id, struct pin *pin, struct template_entry *ret, struct err *e);
+/* Whether a base template has that name or id, or might have. */
+int service_is_base(struct service *s, struct slice name_or_id, bool *ret, struct err *e);
+void service_entry_from_row(const struct template_row *row, struct template_entry *ret);
+/* Takes the sandbox's lock when no transition of it is under way, not even one that the reconciler
+ * still has to settle, and reads the row, without its metadata. On failure the lock may be held: it
+ * is the caller's to release (AUTO_LOCK). */
+int service_lock_settled(struct service *s, const struct principal *who,
+    const struct sandbox_id *id, struct lock_entry *lock, struct sandbox_row *ret, struct err *e);
+/* ERR_BAD_STATE, with the status in `where`: "sandbox is stopped, not <wanted>". Returns -1. */
+int service_bad_state(const struct sandbox_row *row, const char *wanted, struct err *e);
+/* Whether the failed call was answered by the host: then what was asked is not under way there. */
+bool service_host_refused(const struct err *e);
+/* ERR_UNAVAILABLE when another host answers than the row's: it would say "not there". */
+int service_check_host(struct service *s, const struct sandbox_row *row, struct err *e);
+/* What a user may read of a failure: the texts of inner ones name things of the host. */
+const char *service_public_message(const struct err *why);
+/* Copies the phases of an answer (struct agent_phase *); those beyond the bounds are left out. */
+void service_take_phases(const struct rpc_list *said, struct phase_list *ret);
 /* The host's id as last heard, empty if never. */
 struct host_id service_host(struct service *s);
 

@@ -61,6 +61,7 @@ static int do_change(struct poll *p, const struct sandbox_row *row, enum sandbox
         log_err("sandbox_id=%s is not updated error=\"%s\"", row->id.text, e.msg);
         return -1;
     }
+    lock_note_change(&p->s->locks);
     log_info("sandbox_id=%s becomes %s reason=%s", row->id.text, sandbox_status_name(status),
         sandbox_reason_name(reason));
     return 0;
@@ -80,6 +81,7 @@ static int do_apply(
         log_err("sandbox_id=%s is not updated error=\"%s\"", row->id.text, e.msg);
         return -1;
     }
+    lock_note_change(&p->s->locks);
     log_info("sandbox_id=%s becomes %s reason=%s revision=%llu", row->id.text,
         sandbox_status_name(change.status), sandbox_reason_name(change.reason),
         (unsigned long long)change.revision);
@@ -131,6 +133,27 @@ static int load_row(
     return 0;
 }
 
+static const struct sandbox_row *find_before(const struct poll *p, const struct sandbox_id *id)
+{
+    const struct sandbox_row key = {.id = *id};
+    return p->before.n == 0
+               ? NULL
+               : bsearch(&key, p->before.rows, p->before.n, sizeof key, poll_compare_rows);
+}
+
+static enum reconcile_action decide(
+    struct poll *p, const struct sandbox_row *row, const struct reconcile_report *said)
+{
+    struct reconcile_report judged;
+    const struct sandbox_row *was;
+    if (!said || !row)
+        return reconcile_decide(&p->reply, row, said);
+    was = find_before(p, &row->id);
+    judged = *said;
+    judged.row_is_older = was && reconcile_row_same(was, row);
+    return reconcile_decide(&p->reply, row, &judged);
+}
+
 /* The second decision, under the lock. `was` is the row before the question, NULL where that does
  * not matter: a report carries its revision. */
 static int settle_locked(struct poll *p, const struct sandbox_id *id, const struct sandbox_row *was,
@@ -145,7 +168,7 @@ static int settle_locked(struct poll *p, const struct sandbox_id *id, const stru
         return e.kind == ERR_NOT_FOUND ? 0 : -1;
     if (was && !reconcile_row_same(was, &row))
         return 0;
-    return do_action(p, reconcile_decide(&p->reply, &row, said), &row, info);
+    return do_action(p, decide(p, &row, said), &row, info);
 }
 
 static void note_unknown(struct poll *p, const struct sandbox_id *id)
@@ -169,7 +192,7 @@ static void settle_said(struct poll *p, const struct sandbox_id *id,
         p->left_over = true;
         return;
     }
-    action = reconcile_decide(&p->reply, found ? &row : NULL, said);
+    action = decide(p, found ? &row : NULL, said);
     if (action == RECONCILE_UNKNOWN)
         note_unknown(p, id);
     else if (action == RECONCILE_DESTROY && do_destroy(p, id) < 0)
@@ -229,14 +252,6 @@ int poll_compare_rows(const void *a, const void *b)
 {
     return strcmp(
         ((const struct sandbox_row *)a)->id.text, ((const struct sandbox_row *)b)->id.text);
-}
-
-static const struct sandbox_row *find_before(const struct poll *p, const struct sandbox_id *id)
-{
-    const struct sandbox_row key = {.id = *id};
-    return p->before.n == 0
-               ? NULL
-               : bsearch(&key, p->before.rows, p->before.n, sizeof key, poll_compare_rows);
 }
 
 /* Rows of before the question that the full reply does not name. */

@@ -28,6 +28,8 @@ int service_stats(struct service *s, struct service_stats *ret, struct err *e)
     copy_capacity(&stats, c);
     stats.n_unknown = c->n_unknown;
     memcpy(stats.unknown, c->unknown, sizeof stats.unknown);
+    stats.n_histograms = c->n_histograms;
+    memcpy(stats.histograms, c->histograms, sizeof stats.histograms);
     *ret = stats;
     return 0;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Base templates: what the host has, under the ids that the database gave their names.
+ * What sandboxes are created from.
  *
- * The host knows names, sizes and users; an id is made at the first sight of a name and never
- * changes its meaning.
+ * Base templates are what the host has, under the ids that the database gave their names: the host
+ * knows names, sizes and users; an id is made at the first sight of a name and never changes its
+ * meaning. Snapshots are rows of a team. A base template comes before a snapshot of its name.
  */
 #include "control/service/service_int.h"
 
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 
 enum {
+    PIN_TRIES = 8, /* a template that is overwritten between each look and the next */
     REFRESH_MS = 5000,
     LIST_ARENA_BYTES = 512 * 1024 * 1024, /* only a bound, as the reconciler's */
 };
@@ -50,16 +52,29 @@ static int to_entry(
     return 0;
 }
 
-/* 1: found. 0: the host has none of that name or id. A name wins over an id. */
-static int find(struct service *s, struct slice name_or_id, struct catalog_template *ret,
+void service_entry_from_row(const struct template_row *row, struct template_entry *ret)
+{
+    *ret = (struct template_entry){
+        .id = row->id,
+        .size_bytes = row->size_bytes,
+        .created_at_ms = row->created_at_ms,
+        .is_snapshot = true,
+        .vcpus = row->vcpus,
+        .memory_mb = row->memory_mb,
+        .host = row->host,
+    };
+    memcpy(ret->name, row->name, sizeof ret->name);
+    memcpy(ret->default_user, row->default_user, sizeof ret->default_user);
+}
+
+/* 1: found. 0: the host has no base template of that id. */
+static int find_base_by_id(struct service *s, struct slice text, struct catalog_template *ret,
     struct template_entry *ret_entry, struct err *e)
 {
     AUTO_FREE struct catalog_template *all = NULL;
     struct template_id id;
     size_t n;
-    if (catalog_find(&s->catalog, name_or_id, ret))
-        return to_entry(s, ret, ret_entry, e) < 0 ? -1 : 1;
-    if (!template_id_parse(name_or_id, &id))
+    if (!template_id_parse(text, &id))
         return 0;
     all = calloc(CATALOG_MAX, sizeof *all);
     if (!all)
@@ -75,6 +90,21 @@ static int find(struct service *s, struct slice name_or_id, struct catalog_templ
     return 0;
 }
 
+/* 1: found. 0: the team has none of that name or id. */
+static int find_snapshot(struct service *s, const struct principal *who, struct slice name_or_id,
+    struct template_entry *ret, struct err *e)
+{
+    struct template_row row;
+    if (s->store->ops->template_get(s->store, &who->team, name_or_id, &row, e) == 0) {
+        service_entry_from_row(&row, ret);
+        return 1;
+    }
+    if (e->kind != ERR_NOT_FOUND)
+        return -1;
+    *e = (struct err){0};
+    return 0;
+}
+
 static int no_template(struct slice name, struct err *e)
 {
     err_field(e, "template", "there is no template %.*s", (int)name.n, name.n ? name.p : "");
@@ -87,12 +117,18 @@ static int still_building(const char *name, struct err *e)
     return err_set(e, ERR_TEMPLATE_BUILDING, "template %s is still being built", name);
 }
 
-int service_template(
-    struct service *s, struct slice name, struct template_entry *ret, struct err *e)
+int service_template(struct service *s, const struct principal *who, struct slice name,
+    struct template_entry *ret, struct err *e)
 {
     struct catalog_template t;
     struct template_entry entry;
-    int rc = find(s, name, &t, &entry, e);
+    int rc = 0;
+    if (catalog_find(&s->catalog, name, &t))
+        rc = to_entry(s, &t, &entry, e) < 0 ? -1 : 1;
+    else if ((rc = find_snapshot(s, who, name, ret, e)) != 0)
+        return rc < 0 ? -1 : 0;
+    else
+        rc = find_base_by_id(s, name, &t, &entry, e);
     if (rc < 0)
         return -1;
     if (rc == 0)
@@ -103,47 +139,126 @@ int service_template(
     return 0;
 }
 
-/* A template that the last answer did not have, or had as being built, may be there by now. */
-int service_template_for_create(struct service *s, struct slice name_or_id,
-    char ret_name[LIMIT_NAME_MAX + 1], struct template_id *ret_id, struct err *e)
+int service_is_base(struct service *s, struct slice name_or_id, bool *ret, struct err *e)
 {
-    struct template_entry entry;
-    if (service_template(s, name_or_id, &entry, e) < 0) {
-        if (e->kind != ERR_NOT_FOUND && e->kind != ERR_TEMPLATE_BUILDING)
-            return -1;
-        if (service_refresh_catalog(s, e) < 0 || service_template(s, name_or_id, &entry, e) < 0)
-            return -1;
+    static const char *const always[] = {"minimal", "base"};
+    struct catalog_template t;
+    for (size_t i = 0; i < ARRAY_LEN(always); i++)
+        if (slice_is(name_or_id, always[i])) {
+            *ret = true;
+            return 0;
+        }
+    if (catalog_find(&s->catalog, name_or_id, &t)) {
+        *ret = true;
+        return 0;
     }
-    memcpy(ret_name, entry.name, sizeof entry.name);
-    *ret_id = entry.id;
-    return 0;
+    return s->store->ops->template_is_base(s->store, name_or_id, ret, e);
 }
 
+/* A template that the last answer did not have, or had as being built, may be there by now. */
+static int find_or_refresh(struct service *s, const struct principal *who, struct slice name_or_id,
+    struct template_entry *ret, struct err *e)
+{
+    if (service_template(s, who, name_or_id, ret, e) == 0)
+        return 0;
+    if (e->kind != ERR_NOT_FOUND && e->kind != ERR_TEMPLATE_BUILDING)
+        return -1;
+    if (service_refresh_catalog(s, e) < 0)
+        return -1;
+    return service_template(s, who, name_or_id, ret, e);
+}
+
+int service_template_for_create(struct service *s, const struct principal *who,
+    struct slice name_or_id, struct pin *pin, struct template_entry *ret, struct err *e)
+{
+    for (int i = 0; i < PIN_TRIES; i++) {
+        struct template_row still;
+        if (find_or_refresh(s, who, name_or_id, ret, e) < 0)
+            return -1;
+        if (!ret->is_snapshot)
+            return 0;
+        /* Held first and then looked at again: it is removed only when it is neither. */
+        pin_acquire(&s->pins, &ret->id, pin);
+        if (s->store->ops->template_get(
+                s->store, &who->team, slice_cstr(ret->id.text), &still, e) == 0)
+            return 0;
+        pin_release(pin);
+        if (e->kind != ERR_NOT_FOUND)
+            return -1;
+    }
+    return no_template(name_or_id, e);
+}
+
+/* --- lists --- */
+
+/* Newest first; of one time by id, as the cursor counts. */
 static int compare_entries(const void *a, const void *b)
 {
     const struct template_entry *x = a;
     const struct template_entry *y = b;
     if (x->created_at_ms != y->created_at_ms)
         return x->created_at_ms < y->created_at_ms ? 1 : -1;
-    return strcmp(x->name, y->name);
+    return strcmp(y->id.text, x->id.text);
 }
 
-int service_templates(struct service *s, struct arena *a, struct template_list *ret, struct err *e)
+static bool is_behind(const struct template_entry *t, const struct template_filter *f)
+{
+    struct template_entry cursor = {.id = f->before_id, .created_at_ms = f->before_created_ms};
+    return f->before_created_ms < 0 || compare_entries(t, &cursor) > 0;
+}
+
+static int list_bases(struct service *s, const struct template_filter *f, struct arena *a,
+    struct template_list *l, struct err *e)
 {
     struct catalog_template *all = arena_calloc(a, CATALOG_MAX, sizeof *all);
-    struct template_list l = {.entries = arena_calloc(a, CATALOG_MAX, sizeof *l.entries)};
     size_t n;
-    if (!all || !l.entries)
+    if (!all)
         return err_set(e, ERR_NOMEM, "out of memory");
     n = catalog_copy(&s->catalog, all);
     for (size_t i = 0; i < n; i++) {
         if (all[i].building)
             continue;
-        if (to_entry(s, &all[i], &l.entries[l.n], e) < 0)
+        if (to_entry(s, &all[i], &l->entries[l->n], e) < 0)
             return -1;
-        l.n++;
+        if (is_behind(&l->entries[l->n], f))
+            l->n++;
     }
+    return 0;
+}
+
+static int list_snapshots(struct service *s, const struct principal *who,
+    const struct template_filter *f, struct arena *a, struct template_list *l, struct err *e)
+{
+    const struct template_query q = {
+        .team = who->team,
+        .before_created_ms = f->before_created_ms > 0 ? f->before_created_ms : 0,
+        .before_id = f->before_id,
+        .limit = f->limit + 1,
+    };
+    struct template_rows rows;
+    if (f->before_created_ms == 0) /* only base templates are that old */
+        return 0;
+    if (s->store->ops->template_list(s->store, &q, a, &rows, e) < 0)
+        return -1;
+    for (size_t i = 0; i < rows.n; i++)
+        service_entry_from_row(&rows.rows[i], &l->entries[l->n++]);
+    return 0;
+}
+
+int service_templates(struct service *s, const struct principal *who,
+    const struct template_filter *f, struct arena *a, struct template_list *ret, struct err *e)
+{
+    struct template_list l = {
+        .entries = arena_calloc(a, CATALOG_MAX + f->limit + 1, sizeof *l.entries)};
+    if (!l.entries)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    if ((f->base && list_bases(s, f, a, &l, e) < 0) ||
+        (f->snapshot && list_snapshots(s, who, f, a, &l, e) < 0))
+        return -1;
     qsort(l.entries, l.n, sizeof *l.entries, compare_entries);
+    l.more = l.n > f->limit;
+    if (l.more)
+        l.n = f->limit;
     *ret = l;
     return 0;
 }

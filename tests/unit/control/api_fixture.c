@@ -141,6 +141,7 @@ static void take_head(const struct http_response_head *head, struct answer *a)
     copy_header(head, "Retry-After", a->retry_after, sizeof a->retry_after);
     copy_header(head, "X-Request-Id", a->request_id, sizeof a->request_id);
     copy_header(head, "X-Next-Cursor", a->next_cursor, sizeof a->next_cursor);
+    copy_header(head, "Server-Timing", a->server_timing, sizeof a->server_timing);
     copy_header(head, "Content-Type", a->content_type, sizeof a->content_type);
 }
 

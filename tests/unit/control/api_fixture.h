@@ -24,6 +24,7 @@ struct answer {
     struct arena arena;
     const struct json_value *json; /* NULL when the body is no JSON */
     char allow[64], retry_after[16], request_id[128], next_cursor[128], content_type[64];
+    char server_timing[256];
 };
 
 /* How often the reconciler asks for everything; set before the setup. Default 1: with each poll. */

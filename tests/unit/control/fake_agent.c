@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The faked agent. */
-#include "fake_agent.h"
+#include "fake_agent_int.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,7 +17,7 @@
 
 enum { PATIENCE_SEC = 20 };
 
-static struct timespec patience(void)
+struct timespec fake_patience(void)
 {
     struct timespec ts;
     (void)clock_gettime(CLOCK_REALTIME, &ts);
@@ -25,7 +25,7 @@ static struct timespec patience(void)
     return ts;
 }
 
-static struct fake_sandbox *find(struct fake_agent *a, struct slice id)
+struct fake_sandbox *fake_find(struct fake_agent *a, struct slice id)
 {
     for (size_t i = 0; i < FAKE_SANDBOXES_MAX; i++)
         if (a->boxes[i].id[0] && slice_is(id, a->boxes[i].id))
@@ -44,7 +44,7 @@ static struct fake_sandbox *add(struct fake_agent *a, struct slice id)
     abort();
 }
 
-static void changed(struct fake_agent *a, struct fake_sandbox *b)
+void fake_changed(struct fake_agent *a, struct fake_sandbox *b)
 {
     b->revision++;
     b->changed_at = ++a->host_revision;
@@ -52,7 +52,7 @@ static void changed(struct fake_agent *a, struct fake_sandbox *b)
 }
 
 /* Counts the call, waits while it is held, fails as scripted. The mutex is held. */
-static int enter(struct fake_agent *a, struct rpc_call *call, enum agent_method m, struct err *e)
+int fake_enter(struct fake_agent *a, struct rpc_call *call, enum agent_method m, struct err *e)
 {
     (void)slice_copy_cstr(
         http_request_header(call->x, "X-Request-Id"), a->request_id, sizeof a->request_id);
@@ -71,18 +71,18 @@ static int enter(struct fake_agent *a, struct rpc_call *call, enum agent_method 
     return -1;
 }
 
-static struct slice dup_text(struct arena *arena, const char *s)
+struct slice fake_text(struct arena *arena, const char *s)
 {
     return slice_of(arena_strndup(arena, s, strlen(s)), strlen(s));
 }
 
-static struct agent_sandbox_info *to_info(struct arena *arena, const struct fake_sandbox *b)
+struct agent_sandbox_info *fake_info(struct arena *arena, const struct fake_sandbox *b)
 {
     struct agent_sandbox_info *info = arena_alloc(arena, sizeof *info);
     *info = (struct agent_sandbox_info){
-        .sandbox_id = dup_text(arena, b->id),
-        .status = dup_text(arena, b->status),
-        .state_reason = dup_text(arena, b->reason),
+        .sandbox_id = fake_text(arena, b->id),
+        .status = fake_text(arena, b->status),
+        .state_reason = fake_text(arena, b->reason),
         .template = SLICE_LIT("minimal"),
         .vcpus = b->vcpus,
         .memory_mb = b->memory_mb,
@@ -110,14 +110,19 @@ static int on_create(struct rpc_call *call, const void *req, void *resp, struct 
     for (size_t i = 0; i < r->env.n; i++)
         n += (size_t)snprintf(a->created_env + n, sizeof a->created_env - n, "%.*s=%.*s;",
             (int)env[i].key.n, env[i].key.p, (int)env[i].value.n, env[i].value.p);
-    if (enter(a, call, AGENT_CREATE, e) < 0)
+    (void)snprintf(a->created_from, sizeof a->created_from, "%.*s|%.*s|%d|%d", (int)r->template.n,
+        r->template.p, (int)r->snapshot_id.n, r->snapshot_id.n ? r->snapshot_id.p : "", r->vcpus,
+        r->memory_mb);
+    if (fake_enter(a, call, AGENT_CREATE, e) < 0)
         return -1;
+    if (r->snapshot_id.n > 0 && !fake_find_snapshot(a, r->snapshot_id))
+        return err_set(e, ERR_NOT_FOUND, "no snapshot");
     b = add(a, r->sandbox_id);
     b->vcpus = r->vcpus;
     b->memory_mb = r->memory_mb;
     b->timeout_sec = r->timeout_sec;
-    changed(a, b);
-    out->sandbox = to_info(call->arena, b);
+    fake_changed(a, b);
+    out->sandbox = fake_info(call->arena, b);
     return 0;
 }
 
@@ -127,9 +132,9 @@ static int on_destroy(struct rpc_call *call, const void *req, void *resp, struct
     const struct agent_destroy_request *r = req;
     struct fake_sandbox *b;
     MUTEX_GUARD(&a->mutex);
-    if (enter(a, call, AGENT_DESTROY, e) < 0)
+    if (fake_enter(a, call, AGENT_DESTROY, e) < 0)
         return -1;
-    b = find(a, r->sandbox_id);
+    b = fake_find(a, r->sandbox_id);
     if (b)
         b->id[0] = '\0';
     a->host_revision++;
@@ -187,8 +192,25 @@ static void fill_auto_paused(
     struct fake_agent *a, struct arena *arena, struct agent_list_response *out)
 {
     struct slice *one = arena_alloc(arena, sizeof *one);
-    *one = dup_text(arena, a->auto_paused);
+    *one = fake_text(arena, a->auto_paused);
     out->auto_paused_sandbox_ids = (struct rpc_list){one, a->auto_paused[0] ? 1 : 0};
+}
+
+static void fill_histograms(
+    struct fake_agent *a, struct arena *arena, struct agent_list_response *out)
+{
+    static uint64_t buckets[] = {0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2};
+    static struct agent_histogram all[] = {
+        {SLICE_LIT("pause"), SLICE_LIT("save"), {buckets, 14}, 1500000, 2},
+        {SLICE_LIT("resume"), SLICE_LIT("load"), {buckets, 14}, 5, 2},
+        {SLICE_LIT("pause"), SLICE_LIT("quiesce"), {buckets, 14}, 7, 2},
+        {SLICE_LIT("pause"), SLICE_LIT("a\"b"), {buckets, 14}, 7, 2},
+        {SLICE_LIT("pause"), SLICE_LIT("short"), {buckets, 13}, 7, 2},
+    };
+    struct agent_histogram **list = arena_calloc(arena, ARRAY_LEN(all), sizeof *list);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        list[i] = &all[i];
+    out->histograms = (struct rpc_list){list, a->histograms ? ARRAY_LEN(all) : 0};
 }
 
 static int on_list(struct rpc_call *call, const void *req, void *resp, struct err *e)
@@ -201,22 +223,23 @@ static int on_list(struct rpc_call *call, const void *req, void *resp, struct er
     struct agent_sandbox_info **infos =
         arena_calloc(call->arena, FAKE_SANDBOXES_MAX, sizeof *infos);
     MUTEX_GUARD(&a->mutex);
-    if (enter(a, call, AGENT_LIST, e) < 0)
+    if (fake_enter(a, call, AGENT_LIST, e) < 0)
         return -1;
     take_acks(a, r);
     wait_for_change(a, r);
     for (size_t i = 0; i < FAKE_SANDBOXES_MAX; i++)
         if (a->boxes[i].id[0] && a->boxes[i].changed_at > r->since_revision)
-            infos[out->sandboxes.n++] = to_info(call->arena, &a->boxes[i]);
+            infos[out->sandboxes.n++] = fake_info(call->arena, &a->boxes[i]);
     out->sandboxes.items = infos;
-    out->host_id = dup_text(call->arena, a->host_id);
-    out->cluster_id = dup_text(call->arena, a->cluster_id);
+    out->host_id = fake_text(call->arena, a->host_id);
+    out->cluster_id = fake_text(call->arena, a->cluster_id);
     out->agent_epoch = a->epoch;
     out->host_revision = a->host_revision;
     out->full = r->since_revision == 0 && !a->incomplete;
     out->capacity = &capacity;
     fill_templates(a, call->arena, out);
     fill_auto_paused(a, call->arena, out);
+    fill_histograms(a, call->arena, out);
     out->templates = (struct rpc_list){(void *)(uintptr_t)names, a->building ? 1 : 2};
     return 0;
 }
@@ -227,7 +250,7 @@ static int on_ping(struct rpc_call *call, const void *req, void *resp, struct er
     struct agent_ping_response *out = resp;
     MUTEX_GUARD(&a->mutex);
     out->last_active_at_ms = 4102444800000; /* 2100-01-01 */
-    return enter(a, call, AGENT_PING, e);
+    return fake_enter(a, call, AGENT_PING, e);
 }
 
 static int on_update(struct rpc_call *call, const void *req, void *resp, struct err *e)
@@ -237,13 +260,13 @@ static int on_update(struct rpc_call *call, const void *req, void *resp, struct 
     struct agent_update_response *out = resp;
     struct fake_sandbox *b;
     MUTEX_GUARD(&a->mutex);
-    if (enter(a, call, AGENT_UPDATE, e) < 0)
+    if (fake_enter(a, call, AGENT_UPDATE, e) < 0)
         return -1;
-    b = find(a, r->sandbox_id);
+    b = fake_find(a, r->sandbox_id);
     if (!b)
         return err_set(e, ERR_NOT_FOUND, "no sandbox");
     b->timeout_sec = r->timeout_sec;
-    out->sandbox = to_info(call->arena, b);
+    out->sandbox = fake_info(call->arena, b);
     return 0;
 }
 
@@ -262,7 +285,7 @@ static int on_exec(struct rpc_call *call, const void *req, void *resp, struct er
     (void)snprintf(a->exec_seen + n, sizeof a->exec_seen - n, "%.*s|%.*s|%.*s|%d", (int)r->cwd.n,
         r->cwd.n ? r->cwd.p : "", (int)r->user.n, r->user.n ? r->user.p : "", (int)r->stdin_bytes.n,
         r->stdin_bytes.n ? r->stdin_bytes.p : "", r->timeout_sec);
-    if (enter(a, call, AGENT_EXEC, e) < 0)
+    if (fake_enter(a, call, AGENT_EXEC, e) < 0)
         return -1;
     *(struct agent_exec_response *)resp = a->exec_answer;
     return 0;
@@ -274,7 +297,7 @@ static int on_read(struct rpc_call *call, const void *req, void *resp, struct er
     const struct agent_read_file_request *r = req;
     struct agent_read_file_response *out = resp;
     MUTEX_GUARD(&a->mutex);
-    if (enter(a, call, AGENT_READ_FILE, e) < 0)
+    if (fake_enter(a, call, AGENT_READ_FILE, e) < 0)
         return -1;
     if (!slice_is(r->path, a->file_path))
         return err_set(e, ERR_NOT_FOUND, "no such file");
@@ -287,7 +310,7 @@ static int on_write(struct rpc_call *call, const void *req, void *resp, struct e
     struct fake_agent *a = call->ctx;
     const struct agent_write_file_request *r = req;
     MUTEX_GUARD(&a->mutex);
-    if (enter(a, call, AGENT_WRITE_FILE, e) < 0)
+    if (fake_enter(a, call, AGENT_WRITE_FILE, e) < 0)
         return -1;
     (void)slice_copy_cstr(r->path, a->file_path, sizeof a->file_path);
     (void)slice_copy_cstr(r->user, a->file_user, sizeof a->file_user);
@@ -308,6 +331,10 @@ static const struct rpc_method methods[] = {
     METHOD("ListSandboxes", list, on_list),
     METHOD("PingSandbox", ping, on_ping),
     METHOD("UpdateSandbox", update, on_update),
+    METHOD("PauseSandbox", pause, fake_on_pause),
+    METHOD("ResumeSandbox", resume, fake_on_resume),
+    METHOD("CreateSnapshot", create_snapshot, fake_on_create_snapshot),
+    METHOD("DeleteSnapshot", delete_snapshot, fake_on_delete_snapshot),
     METHOD("Exec", exec, on_exec),
     METHOD("ReadFile", read_file, on_read),
     METHOD("WriteFile", write_file, on_write),
@@ -391,7 +418,7 @@ void fake_pass_one(struct fake_agent *a, enum agent_method m)
 
 static void wait_for(struct fake_agent *a, const int *value, int n, const char *what)
 {
-    struct timespec until = patience();
+    struct timespec until = fake_patience();
     MUTEX_GUARD(&a->mutex);
     while (*value < n)
         if (pthread_cond_timedwait(&a->changed, &a->mutex, &until) != 0) {
@@ -432,19 +459,19 @@ void fake_set(struct fake_agent *a, const char *id, const char *status, const ch
 {
     struct fake_sandbox *b;
     MUTEX_GUARD(&a->mutex);
-    b = find(a, slice_cstr(id));
+    b = fake_find(a, slice_cstr(id));
     if (!b)
         b = add(a, slice_cstr(id));
     (void)snprintf(b->status, sizeof b->status, "%s", status);
     (void)snprintf(b->reason, sizeof b->reason, "%s", reason);
-    changed(a, b);
+    fake_changed(a, b);
 }
 
 void fake_forget(struct fake_agent *a, const char *id)
 {
     struct fake_sandbox *b;
     MUTEX_GUARD(&a->mutex);
-    b = find(a, slice_cstr(id));
+    b = fake_find(a, slice_cstr(id));
     if (b)
         b->id[0] = '\0';
     a->host_revision++;
@@ -452,9 +479,9 @@ void fake_forget(struct fake_agent *a, const char *id)
 
 void fake_wait_gone(struct fake_agent *a, const char *id)
 {
-    struct timespec until = patience();
+    struct timespec until = fake_patience();
     MUTEX_GUARD(&a->mutex);
-    while (find(a, slice_cstr(id)))
+    while (fake_find(a, slice_cstr(id)))
         if (pthread_cond_timedwait(&a->changed, &a->mutex, &until) != 0) {
             print_error("the host still has %s\n", id);
             abort();
@@ -464,5 +491,5 @@ void fake_wait_gone(struct fake_agent *a, const char *id)
 bool fake_has(struct fake_agent *a, const char *id)
 {
     MUTEX_GUARD(&a->mutex);
-    return find(a, slice_cstr(id)) != NULL;
+    return fake_find(a, slice_cstr(id)) != NULL;
 }

@@ -11,7 +11,7 @@
 #include "control/service/agent.h"
 #include "proto/sandbox.h"
 
-enum { FAKE_SANDBOXES_MAX = 64, FAKE_TEXT_MAX = 256 };
+enum { FAKE_SANDBOXES_MAX = 64, FAKE_TEXT_MAX = 256, FAKE_SNAPSHOTS_MAX = 16 };
 
 struct fake_sandbox {
     char id[ID_TEXT_MAX + 1]; /* empty: free */
@@ -38,10 +38,14 @@ struct fake_agent {
     bool stopping;   /* nothing waits any more */
     bool incomplete; /* lists say that they are not full: a recovery is under way */
     bool building;   /* the template "base" is not there yet */
+    char snapshots[FAKE_SNAPSHOTS_MAX][ID_TEXT_MAX + 1]; /* ids; empty: free */
+    bool bad_snapshot;                 /* a snapshot is answered without its size */
+    bool histograms;                   /* lists say how long things took */
     char auto_paused[ID_TEXT_MAX + 1]; /* named among the auto-paused, until acknowledged */
     uint64_t acked_revision;           /* of the last acknowledgement */
     int32_t wait_ms;                   /* that the last list asked for */
 
+    bool lose[AGENT_METHOD_COUNT];       /* it is done, but what is heard is "unavailable" */
     struct err fail[AGENT_METHOD_COUNT]; /* kind ERR_NONE: it works */
     bool held[AGENT_METHOD_COUNT];       /* calls wait while set, before they do anything */
     int passes[AGENT_METHOD_COUNT];      /* held calls that may go on all the same */
@@ -50,6 +54,9 @@ struct fake_agent {
 
     /* What the last calls carried. */
     char created_id[ID_TEXT_MAX + 1];
+    char created_from[FAKE_TEXT_MAX]; /* "template|snapshot id|vcpus|memory" */
+    char resume_seen[FAKE_TEXT_MAX];  /* "timeout|from|mode" */
+    char snapshot_id[ID_TEXT_MAX + 1];
     char created_env[FAKE_TEXT_MAX]; /* "A=1;B=2;" */
     char exec_seen[FAKE_TEXT_MAX];   /* "cmd|arg|arg|cwd|user|stdin|timeout" */
     char request_id[FAKE_TEXT_MAX];  /* header */
@@ -84,6 +91,12 @@ void fake_wait_waiting(struct fake_agent *a);
 void fake_set(struct fake_agent *a, const char *id, const char *status, const char *reason);
 /* The host forgets it. */
 void fake_forget(struct fake_agent *a, const char *id);
+/* Takes the step on the host and says "unavailable". */
+void fake_lose(struct fake_agent *a, enum agent_method m, bool lose);
+bool fake_has_snapshot(struct fake_agent *a, const char *id);
+size_t fake_count_snapshots(struct fake_agent *a);
+/* Waits until the host has exactly `n` snapshots. */
+void fake_wait_snapshots(struct fake_agent *a, size_t n);
 /* Waits until the host has it no more. */
 void fake_wait_gone(struct fake_agent *a, const char *id);
 bool fake_has(struct fake_agent *a, const char *id);

@@ -156,7 +156,22 @@ static int w_purge(struct store *s, int64_t before_ms, size_t *ret, struct err *
     return GATED(e, world.real->ops->sandbox_purge(world.real, before_ms, ret, e));
 }
 
+/* Asked for by a background thread; there are no snapshots here. */
+static int w_removal_due(struct store *s, const struct host_id *host, int64_t now_ms,
+    struct removals_due *ret, struct err *e)
+{
+    return world.real->ops->removal_due(world.real, host, now_ms, ret, e);
+}
+
+static int w_template_get(struct store *s, const struct team_id *team, struct slice name,
+    struct template_row *ret, struct err *e)
+{
+    return GATED(e, world.real->ops->template_get(world.real, team, name, ret, e));
+}
+
 static const struct store_ops gated_store = {
+    .removal_due = w_removal_due,
+    .template_get = w_template_get,
     .check = w_check,
     .host_see = w_host_see,
     .template_base = w_template_base,
