@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store: what is there, who wants it, what goes.
+ *
+ * Theory of operation: opening reads every layout once; from then on the tables say what exists,
+ * and the disk is only asked for contents. A generation's entry goes when its last pin goes; under
+ * the lock it leaves the tables, without the lock its files are removed. What a crash leaves is
+ * told by its name: "<uuid>.draft" was never committed, "<uuid>.gone" was no longer wanted; both
+ * are swept at the start. Blobs that no layout names are swept by generation_store_collect, unless
+ * some layout could not be read, since that one may name them.
+ */
+#define LOG_MODULE "generations"
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "agent/snap/generations_int.h"
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+
+/* Calls `visit` with each name; `.` and `..` are left out. Stops at the first failure. */
+static int each_name(int dirfd, int (*visit)(struct generation_store *, const char *, struct err *),
+    struct generation_store *s, struct err *e)
+{
+    int fd = open_folder(dirfd, ".", e);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    int rc = 0;
+    if (!d) {
+        if (fd < 0)
+            return -1;
+        rc = err_sys(e, errno, "read a folder");
+        (void)close(fd);
+        return rc;
+    }
+    while (rc == 0) {
+        const struct dirent *entry;
+        errno = 0;
+        entry = readdir(d);
+        if (!entry) {
+            rc = errno == 0 ? 1 : err_sys(e, errno, "read a folder");
+        } else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            rc = visit(s, entry->d_name, e);
+        }
+    }
+    (void)closedir(d);
+    return rc < 0 ? -1 : 0;
+}
+
+static bool has_suffix(const char *name, const char *suffix)
+{
+    struct uuid id;
+    return strlen(name) > UUID_TEXT && uuid_parse(slice_of(name, UUID_TEXT), &id) &&
+           strcmp(name + UUID_TEXT, suffix) == 0;
+}
+
+static int read_entry(
+    const struct generation_store *s, const struct uuid *id, struct layout **ret, struct err *e)
+{
+    AUTO_CLOSE int folder = open_generation_folder(s, id, e);
+    return folder < 0 ? -1 : layout_read(folder, ret, e);
+}
+
+/* Enters one generation. One that cannot be read is entered as damaged. */
+static int enter(struct generation_store *s, const struct uuid *id, const char *name, struct err *e)
+{
+    struct err why = {0};
+    struct generation_entry *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    g->node.id = *id;
+    uuid_table_insert(&s->generations, &g->node);
+    if (read_entry(s, id, &g->layout, &why) < 0) {
+        log_err("generation %s cannot be read and stays; nothing is collected: %s", name, why.msg);
+        g->damaged = true;
+        s->is_incomplete = true;
+        return 0;
+    }
+    if (store_hold_layout(s, g->layout, e) == 0)
+        return 0;
+    free(g->layout);
+    g->layout = NULL;
+    return -1;
+}
+
+static int visit_generation(struct generation_store *s, const char *name, struct err *e)
+{
+    struct uuid id;
+    struct err why = {0};
+    if (uuid_parse(slice_cstr(name), &id))
+        return enter(s, &id, name, e);
+    if (!has_suffix(name, ".draft") && !has_suffix(name, ".gone")) {
+        log_err("%s is no generation and stays; nothing is collected", name);
+        s->is_incomplete = true;
+    } else if (io_remove_tree(s->generations_fd, name, &why) < 0) {
+        log_warn("cannot remove %s: %s", name, why.msg);
+    }
+    return 0;
+}
+
+static int make_folder(int dirfd, const char *name, int *ret_fd, struct err *e)
+{
+    if (mkdirat(dirfd, name, 0700) == 0) {
+        if (fsync(dirfd) < 0)
+            return err_sys(e, errno, "fsync");
+    } else if (errno != EEXIST) {
+        return err_sys(e, errno, "make folder %s", name);
+    }
+    *ret_fd = open_folder(dirfd, name, e);
+    return *ret_fd < 0 ? -1 : 0;
+}
+
+static int open_parts(struct generation_store *s, struct err *e)
+{
+    int dirfd = s->config.dir_fd;
+    if (uuid_table_init(&s->generations, e) < 0 || uuid_table_init(&s->blobs, e) < 0)
+        return -1;
+    if (make_folder(dirfd, "blobs", &s->blobs_fd, e) < 0 ||
+        make_folder(dirfd, "generations", &s->generations_fd, e) < 0 ||
+        make_folder(dirfd, "hints", &s->hints_fd, e) < 0)
+        return -1;
+    return each_name(s->generations_fd, visit_generation, s, e);
+}
+
+struct generation_store *generation_store_open(
+    const struct generation_store_config *config, struct err *e)
+{
+    struct generation_store *s = calloc(1, sizeof *s);
+    if (!s) {
+        (void)err_set(e, ERR_NOMEM, "out of memory");
+        return NULL;
+    }
+    s->config = *config;
+    s->blobs_fd = s->generations_fd = s->hints_fd = -1;
+    (void)pthread_mutex_init(&s->lock, /* attr= */ NULL);
+    if (open_parts(s, e) < 0) {
+        (void)err_wrap(e, "generations");
+        generation_store_close(s);
+        return NULL;
+    }
+    return s;
+}
+
+static void free_layout(struct uuid_node *node, void *ctx)
+{
+    free(((struct generation_entry *)(void *)node)->layout);
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+void generation_store_close(struct generation_store *s)
+{
+    if (!s)
+        return;
+    if (s->generations.buckets)
+        uuid_table_each(&s->generations, free_layout, /* ctx= */ NULL);
+    uuid_table_done(&s->generations);
+    uuid_table_done(&s->blobs);
+    close_fd(s->blobs_fd);
+    close_fd(s->generations_fd);
+    close_fd(s->hints_fd);
+    (void)pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+struct generation_entry *store_find(
+    const struct generation_store *s, const struct uuid *id, struct err *e)
+{
+    struct generation_entry *g =
+        (struct generation_entry *)(void *)uuid_table_find(&s->generations, id);
+    char name[UUID_TEXT + 1];
+    if (g && !g->pending)
+        return g;
+    uuid_format(id, name);
+    (void)err_set(e, ERR_NOT_FOUND, "there is no generation %s", name);
+    return NULL;
+}
+
+int generation_pin(struct generation_store *s, const struct uuid *id, struct err *e)
+{
+    MUTEX_GUARD(&s->lock);
+    struct generation_entry *g = store_find(s, id, e);
+    if (!g)
+        return -1;
+    g->pins++;
+    return 0;
+}
+
+/* Removes the files of an entry that has left the table. */
+static void remove_entry(struct generation_store *s, struct generation_entry *g)
+{
+    store_remove_generation(s, &g->node.id);
+    store_release_layout(s, g->layout);
+    free(g);
+}
+
+void generation_unpin(struct generation_store *s, const struct uuid *id)
+{
+    struct generation_entry *g;
+    struct err e = {0};
+    {
+        MUTEX_GUARD(&s->lock);
+        g = store_find(s, id, &e);
+        if (!g || g->pins == 0) {
+            log_err("unpinned what nobody had pinned: %s", g ? "no pins" : e.msg);
+            return;
+        }
+        g->pins--;
+        if (g->pins > 0 || g->damaged)
+            return;
+        uuid_table_remove(&s->generations, &g->node);
+    }
+    remove_entry(s, g);
+}
+
+/* One unpinned entry, in `ctx`. */
+static void find_unpinned(struct uuid_node *node, void *ctx)
+{
+    struct generation_entry *g = (struct generation_entry *)(void *)node;
+    struct generation_entry **ret = ctx;
+    if (g->pins == 0 && !g->pending && !g->damaged && !*ret) {
+        *ret = g;
+    }
+}
+
+static struct generation_entry *take_unpinned(struct generation_store *s)
+{
+    struct generation_entry *g = NULL;
+    MUTEX_GUARD(&s->lock);
+    uuid_table_each(&s->generations, find_unpinned, &g);
+    if (g)
+        uuid_table_remove(&s->generations, &g->node);
+    return g;
+}
+
+static bool is_held(struct generation_store *s, const struct uuid *id)
+{
+    MUTEX_GUARD(&s->lock);
+    return uuid_table_find(&s->blobs, id) != NULL;
+}
+
+/* What a blob's file is called, with or without ".crc"; others are not ours and stay. */
+static int visit_blob(struct generation_store *s, const char *name, struct err *e)
+{
+    struct uuid id;
+    bool ours = has_suffix(name, ".crc") || uuid_parse(slice_cstr(name), &id);
+    if (!ours || !uuid_parse(slice_of(name, UUID_TEXT), &id) || is_held(s, &id))
+        return 0;
+    if (unlinkat(s->blobs_fd, name, 0) < 0 && errno != ENOENT)
+        log_warn("cannot remove blob %s: %s", name, strerror(errno));
+    return 0;
+}
+
+static int visit_hints(struct generation_store *s, const char *name, struct err *e)
+{
+    struct uuid id;
+    struct err why = {0};
+    bool wanted = false;
+    if (uuid_parse(slice_cstr(name), &id)) {
+        MUTEX_GUARD(&s->lock);
+        wanted = uuid_table_find(&s->generations, &id) != NULL;
+    }
+    if (!wanted && io_remove_tree(s->hints_fd, name, &why) < 0)
+        log_warn("cannot remove hints %s: %s", name, why.msg);
+    return 0;
+}
+
+int generation_store_collect(struct generation_store *s, struct err *e)
+{
+    struct generation_entry *g;
+    if (s->is_incomplete)
+        return 0;
+    while ((g = take_unpinned(s)))
+        remove_entry(s, g);
+    if (each_name(s->blobs_fd, visit_blob, s, e) < 0 ||
+        each_name(s->hints_fd, visit_hints, s, e) < 0)
+        return err_wrap(e, "collect generations");
+    return 0;
+}
