@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exec: one process.Process/Start stream, collected to its end. */
+/* Exec: one process.Process/Start stream, collected to its end, or until a pause meets it. */
 #include "agent/guest/guest_int.h"
 
 #include <signal.h>
@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/rand.h"
 #include "proto/limits.h"
 #include "rpc/agent_v1.h"
 #include "rpc/client.h"
@@ -19,6 +20,8 @@ enum {
     MESSAGE_BYTES = 256 * 1024, /* one event: 32 KiB of output in base64 with room */
     GRACE_MS = 10000,           /* the guest ends the process; this long for saying so */
     AUTH_MAX = 256,
+    TAG_MAX = 24,
+    TAG_RANDOM_BYTES = 8,
 };
 
 struct exec_run {
@@ -27,6 +30,8 @@ struct exec_run {
     struct agent_exec_response *resp;
     bool started;
     bool ended;
+    uint32_t pid;
+    char tag[TAG_MAX]; /* by which the process is found again */
 };
 
 /* Appends what still fits under the bound of both streams together. */
@@ -101,8 +106,10 @@ static void take_event(struct exec_run *run, const struct process_event *event)
 {
     if (!event)
         return;
-    if (event->start)
+    if (event->start) {
         run->started = true;
+        run->pid = event->start->pid;
+    }
     if (event->data && event->data->has_stdout)
         collect(run, run->out_stdout, event->data->stdout_bytes);
     if (event->data && event->data->has_stderr)
@@ -150,8 +157,8 @@ static void basic_auth(struct slice user, char dst[AUTH_MAX])
     dst[6 + base64_encoded_len((size_t)n)] = '\0';
 }
 
-static void start_request(const struct agent_exec_request *req, struct process_config *config,
-    struct process_start_request *ret)
+static void start_request(const struct agent_exec_request *req, const char *tag,
+    struct process_config *config, struct process_start_request *ret)
 {
     *config = (struct process_config){.cmd = req->cmd,
         .args = req->args,
@@ -159,6 +166,8 @@ static void start_request(const struct agent_exec_request *req, struct process_c
         .cwd = req->cwd,
         .has_cwd = req->cwd.n > 0};
     *ret = (struct process_start_request){.process = config,
+        .tag = slice_cstr(tag),
+        .has_tag = true,
         .stdin_data = req->stdin_bytes,
         .has_stdin_data = req->stdin_bytes.n > 0,
         .has_stdin_open = true};
@@ -180,6 +189,45 @@ static struct http_conn *open_stream(
         if (!reused || attempt > 0 || e->kind != ERR_UNAVAILABLE)
             return NULL;
     }
+}
+
+static void make_tag(char dst[TAG_MAX])
+{
+    unsigned char bytes[TAG_RANDOM_BYTES];
+    rand_bytes(bytes, sizeof bytes);
+    memcpy(dst, "exec-", 5);
+    hex_encode(bytes, sizeof bytes, dst + 5);
+}
+
+/* A stream that began and ends as a conflict is one that a pause met; so is one that it cut. */
+static bool is_paused(
+    const struct guest *g, const struct exec_run *run, int rc, const struct err *e)
+{
+    return run->started && ((rc < 0 && e->kind == ERR_CONFLICT) || guest_is_pausing(g));
+}
+
+/* The tag lives behind the shorter output, which has room: the bound is for both together. */
+static void take_pause(struct exec_run *run)
+{
+    struct buf *out =
+        run->out_stdout->len < run->out_stderr->len ? run->out_stdout : run->out_stderr;
+    size_t at = out->len;
+    buf_append_cstr(out, run->tag);
+    if (!out->failed)
+        run->resp->tag = slice_of(out->p + at, out->len - at);
+    run->resp->stdout_bytes = slice_of(run->out_stdout->p, run->resp->stdout_bytes.n);
+    run->resp->stderr_bytes = slice_of(run->out_stderr->p, run->resp->stderr_bytes.n);
+    run->resp->paused = true;
+    run->resp->pid = (int32_t)run->pid;
+}
+
+static int stream_error(const struct guest *g, const struct exec_run *run, int rc, struct err *e)
+{
+    if (rc == 0)
+        return err_set(e, ERR_PROTOCOL, "the guest agent ended the stream early");
+    if (guest_explain(g, e) < 0 && run->started)
+        return -1;
+    return start_error(e);
 }
 
 int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf *out_stdout,
@@ -212,18 +260,24 @@ int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf
         headers[request.n_headers++] =
             (struct http_header){SLICE_LIT("Authorization"), slice_cstr(auth)};
     }
-    start_request(req, &config, &start);
+    if (guest_check_running(g, e) < 0)
+        return -1;
+    make_tag(run.tag);
+    start_request(req, run.tag, &config, &start);
     c = open_stream(g, &stream, &request, e);
     if (!c)
-        return -1;
+        return guest_explain(g, e);
     rc = collect_events(&stream, &run, e);
     rpc_stream_done(&stream);
     guest_conn_release(g, c);
-    if (!run.ended)
-        return rc < 0 ? (run.started ? -1 : start_error(e))
-                      : err_set(e, ERR_PROTOCOL, "the guest agent ended the stream early");
     resp->stdout_bytes = buf_slice(out_stdout);
     resp->stderr_bytes = buf_slice(out_stderr);
+    if (!run.ended && is_paused(g, &run, rc, e)) {
+        take_pause(&run);
+        *e = (struct err){0};
+    } else if (!run.ended) {
+        return stream_error(g, &run, rc, e);
+    }
     resp->duration_ms = (clock_mono_us() - began) / 1000;
     return 0;
 }

@@ -58,7 +58,7 @@ int guest_read_file(
     const struct http_response_head *head;
     struct http_conn *c;
     int rc;
-    if (files_target(&target, path, user, e) < 0)
+    if (guest_check_running(g, e) < 0 || files_target(&target, path, user, e) < 0)
         return -1;
     c = guest_call(g,
         &(struct http_call){.method = "GET",
@@ -69,7 +69,7 @@ int guest_read_file(
             .body_length = HTTP_BODY_IS_SLICE},
         &head, deadline, e);
     if (!c)
-        return -1;
+        return guest_explain(g, e);
     if (head->status == HTTP_OK) {
         rc = http_recv_body_all(c, dst, deadline, e);
     } else {
@@ -77,7 +77,7 @@ int guest_read_file(
         rc = files_error(e);
     }
     guest_conn_release(g, c);
-    return rc;
+    return rc < 0 ? guest_explain(g, e) : 0;
 }
 
 int guest_write_file(struct guest *g, const struct guest_write *w, struct err *e)
@@ -91,7 +91,7 @@ int guest_write_file(struct guest *g, const struct guest_write *w, struct err *e
     const struct http_response_head *head;
     struct http_conn *c;
     int rc = 0;
-    if (files_target(&target, w->path, w->user, e) < 0)
+    if (guest_check_running(g, e) < 0 || files_target(&target, w->path, w->user, e) < 0)
         return -1;
     if (w->has_mode)
         buf_printf(&target, "&mode=%o", w->mode & 07777);
@@ -107,11 +107,11 @@ int guest_write_file(struct guest *g, const struct guest_write *w, struct err *e
             .body_length = HTTP_BODY_IS_SLICE},
         &head, deadline, e);
     if (!c)
-        return -1;
+        return guest_explain(g, e);
     if (head->status != HTTP_OK) {
         (void)guest_answer_error(c, head, deadline, e);
         rc = files_error(e);
     }
     guest_conn_release(g, c);
-    return rc;
+    return rc < 0 ? guest_explain(g, e) : 0;
 }

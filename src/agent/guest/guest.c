@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@ enum {
 };
 
 struct guest {
+    atomic_bool pausing;
     char host_ip[16];
     char token[GUEST_TOKEN_CHARS + 1];
     pthread_mutex_t lock; /* everything below */
@@ -49,14 +51,25 @@ struct guest *guest_new(const char *host_ip, const char token[GUEST_TOKEN_CHARS 
     return g;
 }
 
+static void drop_idle_locked(struct guest *g)
+{
+    while (g->n_idle > 0)
+        (void)http_conn_free(g->idle[--g->n_idle]);
+}
+
 void guest_close(struct guest *g)
 {
     MUTEX_GUARD(&g->lock);
     g->closed = true;
     for (size_t i = 0; i < g->n_live; i++)
         (void)shutdown(g->live_fds[i], SHUT_RDWR);
-    while (g->n_idle > 0)
-        (void)http_conn_free(g->idle[--g->n_idle]);
+    drop_idle_locked(g);
+}
+
+void guest_drop_idle(struct guest *g)
+{
+    MUTEX_GUARD(&g->lock);
+    drop_idle_locked(g);
 }
 
 struct guest *guest_free(struct guest *g)
@@ -72,6 +85,34 @@ struct guest *guest_free(struct guest *g)
 const char *guest_token(const struct guest *g)
 {
     return g->token;
+}
+
+const char *guest_host_ip(const struct guest *g)
+{
+    return g->host_ip;
+}
+
+void guest_set_pausing(struct guest *g, bool pausing)
+{
+    atomic_store(&g->pausing, pausing);
+}
+
+bool guest_is_pausing(const struct guest *g)
+{
+    return atomic_load(&g->pausing);
+}
+
+int guest_check_running(const struct guest *g, struct err *e)
+{
+    return guest_is_pausing(g) ? err_set(e, ERR_UNAVAILABLE, "the sandbox is being paused") : 0;
+}
+
+int guest_explain(const struct guest *g, struct err *e)
+{
+    if (guest_is_pausing(g) &&
+        (e->kind == ERR_UNAVAILABLE || e->kind == ERR_PROTOCOL || e->kind == ERR_IO))
+        return guest_check_running(g, e);
+    return -1;
 }
 
 /* Notes a connection as inside a call. */
@@ -143,6 +184,28 @@ void guest_conn_release(struct guest *g, struct http_conn *c)
     (void)http_conn_free(c);
 }
 
+void guest_conn_drop(struct guest *g, struct http_conn *c)
+{
+    {
+        MUTEX_GUARD(&g->lock);
+        live_remove_locked(g, http_conn_fd(c));
+    }
+    (void)http_conn_free(c);
+}
+
+int guest_conn_keep(struct guest *g, struct http_conn *c, struct err *e)
+{
+    {
+        MUTEX_GUARD(&g->lock);
+        if (!g->closed && g->n_idle < GUEST_IDLE_MAX) {
+            g->idle[g->n_idle++] = c;
+            return 0;
+        }
+    }
+    (void)http_conn_free(c);
+    return err_set(e, ERR_UNAVAILABLE, "the sandbox is going away");
+}
+
 struct http_conn *guest_call(struct guest *g, const struct http_call *call,
     const struct http_response_head **ret_head, int64_t deadline, struct err *e)
 {
@@ -207,17 +270,7 @@ static int connect_ahead(struct guest *g, int64_t deadline, struct err *e)
 {
     int fd = sock_connect_tcp(g->host_ip, GUEST_ENVD_PORT, deadline, e);
     struct http_conn *c = fd < 0 ? NULL : http_conn_new(fd, e);
-    if (!c)
-        return -1;
-    {
-        MUTEX_GUARD(&g->lock);
-        if (!g->closed && g->n_idle < GUEST_IDLE_MAX) {
-            g->idle[g->n_idle++] = c;
-            return 0;
-        }
-    }
-    (void)http_conn_free(c);
-    return err_set(e, ERR_UNAVAILABLE, "the sandbox is going away");
+    return c ? guest_conn_keep(g, c, e) : -1;
 }
 
 static int64_t earlier(int64_t a, int64_t b)

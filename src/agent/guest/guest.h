@@ -48,10 +48,17 @@ int guest_init(
     struct guest *g, const struct guest_identity *identity, int64_t deadline, struct err *e);
 
 /* Before a snapshot: envd writes the file systems out, ends its streams with "paused", closes its
- * connections and then waits for an init that carries `secret` (GUEST_TOKEN_CHARS of hex); until
- * then it answers nothing else. */
+ * connections and then waits for an init that carries `secret` (GUEST_TOKEN_CHARS of lower-case
+ * hex); until then it answers nothing else, and calls fail with ERR_UNAVAILABLE. After an error it
+ * is unknown whether the guest has done it: guest_init with the secret is right in both cases. */
 int guest_prepare(
     struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], int64_t deadline, struct err *e);
+
+/* After a restore, instead of guest_wait_ready and guest_init: connects as soon as the machine
+ * answers and wakes it, one request on one connection. `abort_fd` and `deadline` as for
+ * guest_wait_ready. */
+int guest_wake(struct guest *g, const struct guest_identity *identity, int abort_fd,
+    int64_t deadline, struct err *e);
 
 /* Runs a command to its end. When a pause meets it, the command goes on in the guest: 0, with
  * `resp->paused`, its pid and its tag. Output beyond LIMIT_EXEC_OUTPUT_BYTES is dropped and said.

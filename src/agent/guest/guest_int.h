@@ -22,7 +22,27 @@ struct http_conn *guest_conn_acquire(
 /* Keeps it when it can be used again, closes it otherwise. */
 void guest_conn_release(struct guest *g, struct http_conn *c);
 
+/* Closes it, whatever its state. */
+void guest_conn_drop(struct guest *g, struct http_conn *c);
+/* Keeps a fresh connection for the next call; closes it when the sandbox is going away. */
+int guest_conn_keep(struct guest *g, struct http_conn *c, struct err *e);
+/* Closes the kept ones. */
+void guest_drop_idle(struct guest *g);
+
 const char *guest_token(const struct guest *g);
+const char *guest_host_ip(const struct guest *g);
+
+/* From a guest_prepare to the init that ends it. */
+void guest_set_pausing(struct guest *g, bool pausing);
+bool guest_is_pausing(const struct guest *g);
+/* For calls that a pause may meet: ERR_UNAVAILABLE while one is under way. */
+int guest_check_running(const struct guest *g, struct err *e);
+/* Says so in `e` when a call failed because of it. Returns -1. */
+int guest_explain(const struct guest *g, struct err *e);
+
+/* The init handshake. `wakes`: the machine was restored, its old connections are void. */
+int guest_send_init(struct guest *g, const struct guest_identity *identity, bool wakes,
+    int64_t deadline, struct err *e);
 
 /* Sends a call and receives the answer's head; a kept connection that turns out closed is replaced
  * once. `call->headers` must hold the token. Returns the connection, to be released, or NULL. */

@@ -68,10 +68,16 @@ static int hang(struct err *e)
     return io_wait(release_fd, POLLIN, deadline_in_ms(20000), e) > 0 ? 0 : -1;
 }
 
+static void keep(char *dst, size_t n, struct slice s)
+{
+    (void)snprintf(dst, n, "%.*s", (int)s.n, s.p ? s.p : "");
+}
+
 static int start(struct rpc_call *call, const void *req, struct err *e)
 {
     const struct process_start_request *r = req;
     struct process_start_event started = {.pid = 7};
+    keep(fake.last_tag, sizeof fake.last_tag, r->tag);
     if (fake.start == START_BAD_CWD)
         return err_field(e, "cwd", "cwd '/x' does not exist");
     if (fake.start == START_BAD_USER)
@@ -94,6 +100,10 @@ static int start(struct rpc_call *call, const void *req, struct err *e)
         return err_set(e, ERR_TIMEOUT, "the deadline passed");
     case START_LARGE:
         return send_large(call, e);
+    case START_PAUSED:
+        return send_output(call, r->process->cmd, SLICE_LIT(""), e) < 0
+                   ? -1
+                   : err_set(e, ERR_CONFLICT, "paused");
     case START_HANGS:
         return hang(e);
     default:
@@ -103,11 +113,6 @@ static int start(struct rpc_call *call, const void *req, struct err *e)
 
 static const struct rpc_method methods[] = {{PROCESS_V1_PATH("Start"),
     &process_start_request_message, &process_start_response_message, .stream = start}};
-
-static void keep(char *dst, size_t n, struct slice s)
-{
-    (void)snprintf(dst, n, "%.*s", (int)s.n, s.p ? s.p : "");
-}
 
 static void answer_files(struct http_exchange *x)
 {
@@ -130,12 +135,19 @@ static void handle(struct http_exchange *x, void *ctx)
     fake.requests++;
     keep(fake.last_target, sizeof fake.last_target, h->target);
     keep(fake.last_token, sizeof fake.last_token, http_request_header(x, "X-Access-Token"));
+    keep(fake.last_secret, sizeof fake.last_secret, http_request_header(x, "X-Snapshot-Secret"));
     keep(fake.last_user_header, sizeof fake.last_user_header,
         http_request_header(x, "Authorization"));
     if (rpc_serve(x, methods, 1, 1 << 20, NULL)) {
         /* answered */
     } else if (slice_is(h->path, "/health")) {
         (void)http_reply(x, fake.health_status, NULL, (struct slice){0});
+    } else if (slice_is(h->path, "/snapshot/prepare")) {
+        (void)http_body_read_all(x, &body, &e);
+        keep(fake.last_body, sizeof fake.last_body, buf_slice(&body));
+        (void)http_reply(x, fake.prepare_status, "application/json",
+            fake.prepare_status == 204 ? (struct slice){0}
+                                       : SLICE_LIT("{\"code\":504,\"message\":\"busy\"}"));
     } else if (slice_is(h->path, "/init")) {
         (void)http_body_read_all(x, &body, &e);
         keep(fake.last_body, sizeof fake.last_body, buf_slice(&body));
@@ -155,7 +167,8 @@ void fake_start(char ret_ip[16])
     unsigned pid = (unsigned)getpid();
     int fd;
     (void)snprintf(ret_ip, 16, "127.77.%u.%u", pid >> 8 & 255, pid & 255);
-    fake = (struct fake_envd){.health_status = 204, .init_status = 204, .files_status = 200};
+    fake = (struct fake_envd){
+        .health_status = 204, .init_status = 204, .prepare_status = 204, .files_status = 200};
     hanging_fd = eventfd(0, EFD_CLOEXEC);
     release_fd = eventfd(0, EFD_CLOEXEC);
     fd = sock_listen_tcp(ret_ip, GUEST_ENVD_PORT, &e);

@@ -14,19 +14,23 @@ enum fake_start {
     START_NO_END,    /* the stream ends without an end event */
     START_BAD_CWD,   /* refused before it starts */
     START_BAD_USER,
-    START_HANGS, /* says start, then nothing until fake_release */
+    START_PAUSED, /* stdout: the command; then a pause meets it */
+    START_HANGS,  /* says start, then nothing until fake_release */
 };
 
 struct fake_envd {
     enum fake_start start;
     int health_status;
     int init_status;
+    int prepare_status;
     int files_status;
     size_t files_bytes;
     bool close_after_each; /* the connection, without saying so before */
     char last_body[4096];
     char last_target[1024];
     char last_token[80];
+    char last_secret[80];
+    char last_tag[64];
     char last_user_header[128];
     int requests;
 };

@@ -205,6 +205,144 @@ static void kept_connection_that_was_closed_is_replaced(void **state)
     assert_int_equal(fake.requests, 5);
 }
 
+static void exec_that_a_pause_meets(void **state)
+{
+    struct run r = run_exec(START_PAUSED, &hello);
+    assert_int_equal(r.rc, 0);
+    assert_true(r.resp.paused);
+    assert_int_equal(r.resp.pid, 7);
+    assert_true(slice_is(r.resp.tag, fake.last_tag));
+    assert_true(r.resp.tag.n > 0);
+    assert_true(slice_is(r.resp.stdout_bytes, "hello"));
+    assert_int_equal(r.resp.stderr_bytes.n, 0);
+    assert_int_equal(r.e.kind, ERR_NONE);
+    run_done(&r);
+    r = run_exec(START_ECHO, &hello);
+    assert_false(r.resp.paused);
+    assert_int_equal(r.resp.pid, 0);
+    run_done(&r);
+}
+
+static const struct guest_identity sleeper = {.sandbox_id = "sb",
+    .template = "t",
+    .default_user = "root",
+    .keeps_env = true,
+    .keeps_machine = true,
+    .secret = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"};
+
+static bool init_has(const char *member)
+{
+    const struct json_value *v = NULL;
+    struct arena arena;
+    struct err e = {0};
+    bool has;
+    arena_init(&arena, 1 << 20);
+    assert_int_equal(json_parse(slice_cstr(fake.last_body), &arena, &v, &e), 0);
+    has = json_get(v, member) != NULL;
+    arena_done(&arena);
+    return has;
+}
+
+static void prepared_guest_takes_no_calls(void **state)
+{
+    struct buf dst = BUF_INIT(1000);
+    struct err e = {0};
+    struct run r;
+    int before;
+    assert_int_equal(guest_prepare(g, sleeper.secret, deadline_in_ms(5000), &e), 0);
+    assert_non_null(strstr(fake.last_body, sleeper.secret));
+    assert_string_equal(fake.last_token, token);
+    before = fake.requests;
+    r = run_exec(START_ECHO, &hello);
+    assert_int_equal(r.rc, -1);
+    assert_int_equal(r.e.kind, ERR_UNAVAILABLE);
+    assert_string_equal(r.e.msg, "the sandbox is being paused");
+    run_done(&r);
+    assert_int_equal(guest_read_file(g, SLICE_LIT("/f"), (struct slice){0}, &dst, &e), -1);
+    assert_string_equal(e.msg, "the sandbox is being paused");
+    assert_int_equal(fake.requests, before);
+    assert_int_equal(guest_init(g, &sleeper, deadline_in_ms(5000), &e), 0);
+    assert_string_equal(fake.last_secret, sleeper.secret);
+    assert_false(init_has("wake"));
+    r = run_exec(START_ECHO, &hello);
+    assert_int_equal(r.rc, 0);
+    run_done(&r);
+    buf_done(&dst);
+}
+
+static void prepare_that_fails_changes_nothing(void **state)
+{
+    struct err e = {0};
+    struct run r;
+    fake.prepare_status = 504;
+    assert_int_equal(guest_prepare(g, sleeper.secret, deadline_in_ms(5000), &e), -1);
+    assert_int_equal(e.kind, ERR_TIMEOUT);
+    assert_non_null(strstr(e.msg, "busy"));
+    r = run_exec(START_ECHO, &hello);
+    assert_int_equal(r.rc, 0);
+    run_done(&r);
+}
+
+static void wakes_with_one_request(void **state)
+{
+    struct err e = {0};
+    int never = eventfd(0, EFD_CLOEXEC);
+    assert_int_equal(guest_wake(g, &sleeper, never, deadline_in_ms(5000), &e), 0);
+    assert_int_equal(fake.requests, 1);
+    assert_string_equal(fake.last_target, "/init");
+    assert_string_equal(fake.last_secret, sleeper.secret);
+    assert_true(init_has("wake") && init_has("entropy") && init_has("timestamp"));
+    assert_false(init_has("envVars") || init_has("hostname") || init_has("machineId"));
+    assert_int_equal(
+        guest_init(g,
+            &(struct guest_identity){.sandbox_id = "sb", .template = "t", .default_user = "root"},
+            deadline_in_ms(5000), &e),
+        0);
+    assert_string_equal(fake.last_secret, "");
+    assert_true(init_has("envVars") && init_has("hostname") && init_has("machineId"));
+    (void)close(never);
+}
+
+/* Nothing listens: refused again and again. */
+static void wake_gives_up(void **state)
+{
+    struct guest *nobody = guest_new("127.77.255.254", token);
+    struct err e = {0};
+    int never = eventfd(0, EFD_CLOEXEC);
+    int ended = eventfd(1, EFD_CLOEXEC);
+    assert_int_equal(guest_wake(nobody, &sleeper, never, deadline_in_ms(50), &e), -1);
+    assert_int_equal(e.kind, ERR_TIMEOUT);
+    assert_int_equal(guest_wake(nobody, &sleeper, ended, deadline_in_ms(30000), &e), -1);
+    assert_int_equal(e.kind, ERR_UNAVAILABLE);
+    (void)guest_free(nobody);
+    (void)close(never);
+    (void)close(ended);
+}
+
+static void *wake_thread(void *arg)
+{
+    struct err *e = arg;
+    int never = eventfd(0, EFD_CLOEXEC);
+    int rc = guest_wake(g, &sleeper, never, deadline_in_ms(20000), e);
+    (void)close(never);
+    return rc == 0 ? g : NULL;
+}
+
+/* The listener comes while we try. */
+static void wake_waits_for_the_guest(void **state)
+{
+    struct err e = {0};
+    void *woke = NULL;
+    pthread_t t;
+    fake_stop();
+    assert_int_equal(pthread_create(&t, NULL, wake_thread, &e), 0);
+    fake_start(ip);
+    assert_int_equal(pthread_join(t, &woke), 0);
+    if (!woke)
+        fail_msg("%s", e.msg);
+    assert_int_equal(fake.requests, 1);
+}
+
 static void *exec_thread(void *arg)
 {
     struct run *r = arg;
@@ -291,6 +429,12 @@ int main(void)
         GUEST_TEST(exec_bounds_output),
         GUEST_TEST(exec_that_breaks_or_is_refused),
         GUEST_TEST(kept_connection_that_was_closed_is_replaced),
+        GUEST_TEST(exec_that_a_pause_meets),
+        GUEST_TEST(prepared_guest_takes_no_calls),
+        GUEST_TEST(prepare_that_fails_changes_nothing),
+        GUEST_TEST(wakes_with_one_request),
+        GUEST_TEST(wake_gives_up),
+        GUEST_TEST(wake_waits_for_the_guest),
         GUEST_TEST(closing_ends_calls_under_way),
         GUEST_TEST(files_targets_are_encoded),
         GUEST_TEST(files_errors_name_their_field),
