@@ -138,7 +138,8 @@ static int set_error(int status, const struct json_value *body, struct err *e)
     if (message.n == 0)
         return err_set(e, kind, "the server answered %d %s", status, http_status_phrase(status));
     (void)err_set(e, kind, "%.*s", (int)message.n, message.p);
-    (void)slice_copy_cstr(field, e->where, sizeof e->where);
+    (void)slice_copy_cstr(
+        field.n ? field : json_text(details, "status"), e->where, sizeof e->where);
     append(e, " (field ", field, json_text(details, "allowed").n ? "" : ")");
     append(e, field.n ? ", allowed: " : " (allowed: ", json_text(details, "allowed"), ")");
     if (status >= http_status_from_kind(ERR_INTERNAL))
@@ -178,11 +179,13 @@ int api_head(
 static int receive(struct api *a, int64_t timeout_ms, struct api_answer *ret, struct err *e)
 {
     const struct http_response_head *head;
-    struct slice cursor;
+    struct slice cursor, timing;
     if (api_head(a, &head, timeout_ms, e) < 0)
         return -1;
     cursor = http_header_find(head->headers, head->n_headers, "X-Next-Cursor");
     (void)slice_copy_cstr(cursor, ret->next_cursor, sizeof ret->next_cursor);
+    timing = http_header_find(head->headers, head->n_headers, "Server-Timing");
+    (void)slice_copy_cstr(timing, ret->server_timing, sizeof ret->server_timing);
     if (http_recv_body_all(a->conn, &ret->body, deadline_in_ms(API_TIMEOUT_MS), e) < 0)
         return -1;
     if (ret->body.len > 0 && json_parse(buf_slice(&ret->body), &ret->arena, &ret->json, e) < 0)

@@ -32,6 +32,7 @@ struct api_answer {
     struct arena arena;
     const struct json_value *json; /* NULL when there is no body */
     char next_cursor[256];
+    char server_timing[1024]; /* "" when absent or longer */
 };
 #define AUTO_ANSWER __attribute__((cleanup(api_answer_done)))
 void api_answer_done(struct api_answer *a);
@@ -42,7 +43,8 @@ void api_close(struct api *a);
 #define AUTO_API __attribute__((cleanup(api_close)))
 
 /* One exchange. An answer that is no success is an error: its code's kind, its message, with field,
- * allowed values and (for failures of the server) the request id behind it. */
+ * allowed values and (for failures of the server) the request id behind it. `where` is the field,
+ * or the state of a sandbox that is in the wrong one. */
 int api_call(struct api *a, const struct api_call *call, struct api_answer *ret, struct err *e);
 
 /* The pieces of a call whose body or answer is streamed. api_begin connects and sends the head (and

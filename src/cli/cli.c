@@ -16,8 +16,13 @@ const struct cli_command *const cli_commands[] = {
     &command_ls,
     &command_exec,
     &command_cp,
+    &command_pause,
+    &command_resume,
     &command_rm,
     &command_ping,
+    &command_snapshot_create,
+    &command_snapshot_ls,
+    &command_snapshot_rm,
     &command_template_ls,
     &command_template_build,
     &command_completion,
@@ -71,6 +76,8 @@ static int unknown_command(struct cli *c, int argc, char **argv)
     struct err e = {0};
     if (strcmp(argv[1], "template") == 0)
         (void)cli_usage_error(c, &e, "template needs one of: build, ls");
+    else if (strcmp(argv[1], "snapshot") == 0)
+        (void)cli_usage_error(c, &e, "snapshot needs one of: create, ls, rm");
     else
         (void)cli_usage_error(c, &e, "there is no command '%s'", argv[1]);
     return fail(c, NULL, &e);

@@ -54,7 +54,8 @@ struct cli_command {
     const char *example;
     const char *exits; /* what its exit statuses mean beside the common ones; may be NULL */
     const struct cli_option *options;
-    const char *words; /* completion of its arguments: words, "@sandbox", "@file"; NULL: none */
+    const char *words; /* completion of its arguments: words, "@sandbox", "@snapshot",
+                        * "@file"; NULL: none */
     int args_min;
     int args_max;    /* -1: any number */
     int options_end; /* options end before this argument (1 is the first); 0: they may be anywhere
@@ -78,7 +79,8 @@ int cli_exit_status(enum err_kind kind);
 
 /* The rows, each in the file that runs it. */
 extern const struct cli_command command_up, command_down, command_doctor, command_create,
-    command_ls, command_exec, command_cp, command_rm, command_ping, command_template_ls,
+    command_ls, command_exec, command_cp, command_pause, command_resume, command_rm, command_ping,
+    command_snapshot_create, command_snapshot_ls, command_snapshot_rm, command_template_ls,
     command_template_build, command_completion, command_version, command_help;
 
 /* Help of the program (command NULL) or of one command. */

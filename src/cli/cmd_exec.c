@@ -5,7 +5,9 @@
  * The whole command is one request and one answer. Its input is read to the end first, when it is
  * no terminal, and travels as JSON text: it must be UTF-8 and fit into a body.
  */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -133,6 +135,17 @@ static int show_result(struct cli *c, struct api_answer *answer, struct err *e)
     return 0;
 }
 
+/* A sleeper is not woken unasked; who asks for it is told how. */
+static int fail(const struct sandbox_id *id, struct err *e)
+{
+    size_t n = strlen(e->msg);
+    if (e->kind == ERR_BAD_STATE &&
+        (strcmp(e->where, sandbox_status_name(SANDBOX_PAUSED)) == 0 ||
+            strcmp(e->where, sandbox_status_name(SANDBOX_PAUSING)) == 0))
+        (void)snprintf(e->msg + n, sizeof e->msg - n, "; wake it with: torpor resume %s", id->text);
+    return -1;
+}
+
 static int run_exec(struct cli *c, const struct args *a, struct err *e)
 {
     AUTO_API struct api api = {0};
@@ -153,7 +166,7 @@ static int run_exec(struct cli *c, const struct args *a, struct err *e)
                 .json = buf_slice(&body),
                 .timeout_ms = sec * 1000 + EXEC_MARGIN_MS},
             &answer, e) < 0)
-        return -1;
+        return fail(&id, e);
     if (args_flag(a, "output")) {
         output_json(c->out, answer.json);
         (void)fprintf(c->out, "\n");

@@ -80,7 +80,10 @@ static int run_create(struct cli *c, const struct args *a, struct err *e)
 }
 
 static const struct cli_option create_options[] = {
-    {.name = "template", .letter = 't', .value = "NAME", .help = "what it boots, default minimal"},
+    {.name = "template",
+        .letter = 't',
+        .value = "NAME",
+        .help = "what it boots, or the snapshot it is spawned from, default minimal"},
     {.name = "vcpus", .letter = 'c', .value = "N", .help = "virtual CPUs, default 1"},
     {.name = "memory", .letter = 'm', .value = "MIB", .help = "memory, e.g. 512 or 2G"},
     {.name = "timeout", .value = "SEC", .help = "pause it when idle that long, e.g. 600 or 10m"},
@@ -100,7 +103,9 @@ static const struct cli_option create_options[] = {
 const struct cli_command command_create = {.name = "create",
     .arguments = "",
     .summary = "boot a sandbox and print its id",
-    .about = "Boots a sandbox, waits until commands can run in it, and prints its id.",
+    .about =
+        "Boots a sandbox, or spawns it from a snapshot (whose CPUs and memory it then has), waits "
+        "until\ncommands can run in it, and prints its id.",
     .example = "id=$(torpor create --memory 1G --metadata owner=me)",
     .options = create_options,
     .run = run_create};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* torpor template ls, template build. */
+/* torpor template ls, template build; the list is that of torpor snapshot ls, too. */
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -10,6 +10,7 @@
 #include "cli/api.h"
 #include "cli/home.h"
 #include "cli/output.h"
+#include "cli/template.h"
 
 enum { LEVELS_MAX = 6 /* build/release/src/cli/torpor is 4 below its checkout */ };
 
@@ -42,32 +43,70 @@ static void add_row(struct table *t, struct api_answer *answer, const struct jso
     table_cell(t, "%s", api_text(answer, v, "snapshot_id"));
 }
 
-static int run_template_ls(struct cli *c, const struct args *a, struct err *e)
+/* What is shown of the pages so far. */
+struct listing {
+    struct cli *cli;
+    enum output_form form;
+    struct table table;
+    size_t n;
+};
+
+static int show_page(struct listing *l, struct api_answer *page, struct err *e)
+{
+    if (!page->json || page->json->type != JSON_ARRAY)
+        return err_set(e, ERR_PROTOCOL, "the server's list is no list");
+    for (const struct json_value *v = page->json->first; v; v = v->next) {
+        if (l->form == OUTPUT_ID)
+            (void)fprintf(l->cli->out, "%s\n", api_text(page, v, "name"));
+        if (l->form == OUTPUT_TABLE)
+            add_row(&l->table, page, v);
+        if (l->form == OUTPUT_JSON) {
+            (void)fprintf(l->cli->out, "%s", l->n ? ",\n " : "[");
+            output_json(l->cli->out, v);
+        }
+        l->n++;
+    }
+    return 0;
+}
+
+static int show_pages(struct listing *l, struct api *api, const char *type, struct err *e)
+{
+    char cursor[sizeof((struct api_answer *)0)->next_cursor] = "";
+    do {
+        AUTO_ANSWER struct api_answer page = {0};
+        char target[sizeof cursor + 64];
+        (void)snprintf(target, sizeof target, "/v1/snapshots?limit=1000%s%s%s%s",
+            type ? "&type=" : "", type ? type : "", cursor[0] ? "&cursor=" : "", cursor);
+        if (api_call(api, &(struct api_call){.method = "GET", .target = target}, &page, e) < 0 ||
+            show_page(l, &page, e) < 0)
+            return -1;
+        memcpy(cursor, page.next_cursor, sizeof cursor);
+    } while (cursor[0]);
+    return 0;
+}
+
+int template_list(struct cli *c, const struct args *a, const char *type, struct err *e)
 {
     AUTO_API struct api api = {0};
-    AUTO_ANSWER struct api_answer answer = {0};
-    AUTO_TABLE struct table table = {0};
-    enum output_form form = output_form(c, a);
-    table_init(&table, ls_titles, sizeof ls_titles / sizeof ls_titles[0]);
-    if (api_open(&api, e) < 0 ||
-        api_call(&api, &(struct api_call){.method = "GET", .target = "/v1/snapshots"}, &answer, e) <
-            0)
+    struct listing l = {.cli = c, .form = output_form(c, a)};
+    int rc;
+    if (api_open(&api, e) < 0)
         return -1;
-    if (!answer.json || answer.json->type != JSON_ARRAY)
-        return err_set(e, ERR_PROTOCOL, "the server's list is no list");
-    if (form == OUTPUT_JSON) {
-        output_json(c->out, answer.json);
-        (void)fprintf(c->out, "\n");
-        return EXIT_OK;
-    }
-    for (const struct json_value *v = answer.json->first; v; v = v->next) {
-        add_row(&table, &answer, v);
-        if (form == OUTPUT_ID)
-            (void)fprintf(c->out, "%s\n", api_text(&answer, v, "name"));
-    }
-    if (form == OUTPUT_TABLE)
-        table_print(&table, c->out, c->width);
-    return EXIT_OK;
+    table_init(&l.table, ls_titles, sizeof ls_titles / sizeof ls_titles[0]);
+    rc = show_pages(&l, &api, type, e);
+    if (rc == 0 && l.form == OUTPUT_JSON)
+        (void)fprintf(c->out, "%s]\n", l.n ? "" : "[");
+    if (rc == 0 && l.form == OUTPUT_TABLE && l.n > 0)
+        table_print(&l.table, c->out, c->width);
+    if (rc == 0 && l.form == OUTPUT_TABLE && l.n == 0)
+        (void)fprintf(c->err, "No %ss.\n", type ? type : "template");
+    table_done(&l.table);
+    return rc;
+}
+
+static int run_template_ls(struct cli *c, const struct args *a, struct err *e)
+{
+    return template_list(c, a, /* type= */ NULL, e);
 }
 
 static const struct cli_option ls_options[] = {OUTPUT_OPTION, {0}};

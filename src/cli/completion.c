@@ -3,7 +3,8 @@
  * Completion scripts for bash and zsh, made from the table of commands.
  *
  * The bash script is one function with a case for each command: options, choices of the option
- * before, words of its arguments. Ids of sandboxes come from `torpor ls --all -o id`. zsh runs the
+ * before, words of its arguments. Ids of sandboxes come from `torpor ls --all -o id`, names of
+ * snapshots from `torpor snapshot ls -o id`. zsh runs the
  * same function through its bashcompinit.
  */
 #include <string.h>
@@ -57,6 +58,8 @@ static void print_case(FILE *out, const struct cli_command *command)
     (void)fprintf(out, "'\n");
     if (strstr(words, "@sandbox"))
         (void)fprintf(out, "        words=$(torpor ls --all -o id 2>/dev/null)\n");
+    else if (strstr(words, "@snapshot"))
+        (void)fprintf(out, "        words=$(torpor snapshot ls -o id 2>/dev/null)\n");
     else if (words[0] && words[0] != '@')
         (void)fprintf(out, "        words='%s'\n", words);
     if (strstr(words, "@file"))
@@ -64,6 +67,21 @@ static void print_case(FILE *out, const struct cli_command *command)
     (void)fprintf(out, "        case $before in\n");
     print_choices(out, command);
     (void)fprintf(out, "        esac ;;\n");
+}
+
+/* A command whose second word is one, too. */
+static void print_group(FILE *out, const char *first)
+{
+    (void)fprintf(out,
+        "    if [ \"$command\" = %s ]; then\n"
+        "        if [ \"$COMP_CWORD\" -eq 2 ]; then\n"
+        "            COMPREPLY=($(compgen -W '",
+        first);
+    print_second_words(out, first);
+    (void)fprintf(out,
+        "' -- \"$word\"))\n            return\n        fi\n"
+        "        command=\"%s ${COMP_WORDS[2]}\"\n    fi\n",
+        first);
 }
 
 static void print_bash(FILE *out)
@@ -76,14 +94,10 @@ static void print_bash(FILE *out)
         "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
         "        COMPREPLY=($(compgen -W '");
     print_first_words(out);
-    (void)fprintf(out, " --help --version' -- \"$word\"))\n        return\n    fi\n"
-                       "    if [ \"$command\" = template ]; then\n"
-                       "        if [ \"$COMP_CWORD\" -eq 2 ]; then\n"
-                       "            COMPREPLY=($(compgen -W '");
-    print_second_words(out, "template");
-    (void)fprintf(out, "' -- \"$word\"))\n            return\n        fi\n"
-                       "        command=\"template ${COMP_WORDS[2]}\"\n    fi\n"
-                       "    case $command in\n");
+    (void)fprintf(out, " --help --version' -- \"$word\"))\n        return\n    fi\n");
+    print_group(out, "snapshot");
+    print_group(out, "template");
+    (void)fprintf(out, "    case $command in\n");
     for (size_t i = 0; i < cli_n_commands; i++)
         print_case(out, cli_commands[i]);
     (void)fprintf(out, "    esac\n"

@@ -25,6 +25,7 @@ static struct {
     bool used[ANSWERS_MAX];
     struct buf log;
     struct buf body;
+    const char *timing;
     pthread_mutex_t lock;
 } fake = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -41,12 +42,14 @@ static const struct fake_answer *take_answer(const char *request)
 static const struct fake_answer unauthorized = {.status = 401, .body = "{}"};
 static const struct fake_answer unexpected = {.status = 500, .body = "{}"};
 
-static void reply(struct http_exchange *x, const struct fake_answer *a)
+static void reply(struct http_exchange *x, const struct fake_answer *a, const char *timing)
 {
     struct err e = {0};
     size_t n = strlen(a->body);
     if (a->next_cursor)
         http_reply_header(x, "X-Next-Cursor", "%s", a->next_cursor);
+    if (timing)
+        http_reply_header(x, "Server-Timing", "%s", timing);
     if (!a->breaks) {
         (void)http_reply(x, a->status, n ? "application/json" : NULL, slice_cstr(a->body));
         return;
@@ -61,6 +64,7 @@ static void handle(struct http_exchange *x, void *ctx)
     const struct http_request_head *head = http_request(x);
     char request[512];
     const struct fake_answer *a;
+    const char *timing;
     struct err e = {0};
     (void)pthread_mutex_lock(&fake.lock);
     (void)snprintf(request, sizeof request, "%.*s %.*s", (int)head->method.n, head->method.p,
@@ -73,8 +77,9 @@ static void handle(struct http_exchange *x, void *ctx)
     a = take_answer(request);
     if (!slice_is(http_request_header(x, "X-API-Key"), "tpr_test"))
         a = &unauthorized;
+    timing = fake.timing;
     (void)pthread_mutex_unlock(&fake.lock);
-    reply(x, a ? a : &unexpected);
+    reply(x, a ? a : &unexpected, timing);
 }
 
 void fake_api_start(const struct fake_answer *answers, size_t n)
@@ -104,6 +109,12 @@ void fake_api_stop(void)
     fake.server = NULL;
     buf_done(&fake.log);
     buf_done(&fake.body);
+}
+
+void fake_api_timing(const char *text)
+{
+    MUTEX_GUARD(&fake.lock);
+    fake.timing = text;
 }
 
 const char *fake_api_log(void)

@@ -18,6 +18,8 @@ struct fake_answer {
  * and TORPOR_API_KEY to it. */
 void fake_api_start(const struct fake_answer *answers, size_t n);
 void fake_api_stop(void);
+/* The header Server-Timing of all answers from now on; NULL: none. */
+void fake_api_timing(const char *text);
 /* All requests so far: "METHOD target\nbody\n" each. */
 const char *fake_api_log(void);
 /* The last body as it was. */

@@ -163,10 +163,12 @@ static void usage_errors_exit_with_2(void **state)
     static const struct {
         const char *line, *says;
     } bad[] = {{"bogus", "no command 'bogus'"}, {"template", "build, ls"},
-        {"template bogus", "build, ls"}, {"ls --bogus", "unknown option --bogus"},
-        {"ls -x", "unknown option -x"}, {"ls extra", "unexpected argument 'extra'"},
-        {"ls --status", "--status needs a value"}, {"ls --all=1", "--all=1 takes no value"},
-        {"ls -o yaml", "must be one of: table json id"},
+        {"snapshot", "create, ls, rm"}, {"snapshot rm ../x", "a name has 1 to 64"},
+        {"snapshot create sbaaa --name .x", "a name has"}, {"pause", "ID is missing"},
+        {"resume a b", "unexpected argument 'b'"}, {"template bogus", "build, ls"},
+        {"ls --bogus", "unknown option --bogus"}, {"ls -x", "unknown option -x"},
+        {"ls extra", "unexpected argument 'extra'"}, {"ls --status", "--status needs a value"},
+        {"ls --all=1", "--all=1 takes no value"}, {"ls -o yaml", "must be one of: table json id"},
         {"ls --status running --status paused", "given twice"}, {"rm", "ID... is missing"},
         {"exec sbaaa", "is missing"}, {"create --vcpus two", "whole number"},
         {"create --vcpus 1G", "whole number"}, {"create --memory 1T", "units: M=1 G=1024"},

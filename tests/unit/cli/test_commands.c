@@ -416,8 +416,8 @@ static void templates_are_listed(void **state)
         ","
         "{\"snapshot_id\":\"snap2\",\"name\":\"mine\",\"type\":\"snapshot\",\"vcpus\":2,"
         "\"memory_mb\":512,\"size_bytes\":1024}]";
-    SERVE({"GET /v1/snapshots", 200, body, NULL, false},
-        {"GET /v1/snapshots", 200, body, NULL, false});
+    SERVE({"GET /v1/snapshots?limit=1000", 200, body, NULL, false},
+        {"GET /v1/snapshots?limit=1000", 200, body, NULL, false});
     RUN(table, NULL, true, "template", "ls");
     assert_status(&table, 0);
     assert_has(table.out, "minimal  base      -    -        1.5 MiB  -    snap1\n");
