@@ -50,7 +50,7 @@ enum {
     SHIM_TAP_BYTES = 16,   /* IFNAMSIZ */
     SHIM_TEXT_BYTES = 256, /* as much as an err's message */
     SHIM_MSG_BYTES = 512,
-    SHIM_ARGS_MAX = 96,       /* the driver uses about 50 */
+    SHIM_ARGS_MAX = 160,      /* the driver uses about 50, and 6 a frozen layer */
     SHIM_FILES_MAX = 256,     /* Debian's QEMU needs 56 */
     SHIM_BODY_MAX = 64 << 10, /* 256 files of two paths of 100 bytes, and the arguments */
     SHIM_PLAN_FD = 3,

@@ -17,7 +17,7 @@
 
 enum { ADOPT_MS = 5000 /* a shim answers at once; one that is swapped out, in a second */ };
 
-static int leave_end_on_link(const struct vmm *v, int64_t deadline, struct err *e)
+int vmm_leave_end_on_link(const struct vmm *v, int64_t deadline, struct err *e)
 {
     if (shim_send(v->link, v->version, SHIM_MSG_STATUS, deadline, e) < 0 ||
         io_wait(v->link, POLLIN, deadline, e) < 0)
@@ -44,12 +44,13 @@ static int adopt(struct vmm *v, const struct sandbox_id *id, struct err *e)
     if (v->link < 0)
         return -1;
     v->version = m.version;
+    v->can_save = m.version >= 3; /* or the shim refuses */
     v->shim = (struct proc_id){.pid = (pid_t)m.shim_pid, .start_ticks = m.shim_start};
     v->vmm = (struct proc_id){.pid = (pid_t)m.vmm_pid, .start_ticks = m.vmm_start};
     if (vmm_open_pidfds(v, e) < 0)
         return -1;
     if (m.ended)
-        return leave_end_on_link(v, deadline, e);
+        return vmm_leave_end_on_link(v, deadline, e);
     return v->vmm_pidfd < 0 ? await_end(v, deadline, e) : 0;
 }
 

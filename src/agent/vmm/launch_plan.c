@@ -32,9 +32,23 @@ static size_t add_files(struct buf *dst, const struct launch_plan *p)
         const struct vmm_file *f = &p->files->items[i];
         add_file(dst, f->exec ? SHIM_FILE_EXEC : SHIM_FILE_READ, f->source, f->target);
     }
+    if (!p->kernel)
+        return p->files->n;
     add_file(dst, SHIM_FILE_READ, p->kernel, JAIL_KERNEL);
     add_file(dst, SHIM_FILE_READ, p->initrd, JAIL_INITRD);
     return p->files->n + 2;
+}
+
+static uint32_t plan_flags(const struct launch_plan *p)
+{
+    uint32_t flags = p->use_kvm ? SHIM_PLAN_KVM : 0;
+    if (p->restores)
+        flags |= SHIM_PLAN_RESTORE;
+    if (p->has_hints)
+        flags |= SHIM_PLAN_HINTS;
+    if (p->old_pagemap)
+        flags |= SHIM_PLAN_OLD_PAGEMAP;
+    return flags;
 }
 
 int launch_plan_encode(const struct launch_plan *p, struct buf *dst, struct err *e)
@@ -44,7 +58,11 @@ int launch_plan_encode(const struct launch_plan *p, struct buf *dst, struct err 
         .magic = SHIM_PLAN_MAGIC,
         .version = SHIM_VERSION,
         .n_fds = SHIM_FD_COUNT,
-        .flags = p->use_kvm ? SHIM_PLAN_KVM : 0,
+        .flags = plan_flags(p),
+        .memory = p->memory,
+        .memory_bytes = p->memory_bytes,
+        .n_layers = p->n_layers,
+        .n_blobs = p->n_blobs,
         .uid = p->uid,
         .fsize_bytes = p->fsize_bytes,
         .tap = GUEST_TAP,

@@ -15,8 +15,15 @@ struct launch_plan {
     bool use_kvm;
     const char *const *argv; /* NULL-terminated */
     const struct vmm_files *files;
-    const char *kernel; /* on the host; JAIL_KERNEL and JAIL_INITRD in the jail */
+    const char *kernel; /* on the host; JAIL_KERNEL and JAIL_INITRD in the jail. NULL: neither */
     const char *initrd;
+    enum shim_memory memory;
+    uint64_t memory_bytes; /* 0 with SHIM_MEMORY_STOCK */
+    uint16_t n_layers;
+    bool restores; /* a memory map comes along, and `n_blobs` blobs */
+    uint16_t n_blobs;
+    bool has_hints;
+    bool old_pagemap;
 };
 
 /* Where the jail has what the guest boots. */

@@ -18,7 +18,7 @@
 enum { ARENA_BYTES = 32 << 10 }; /* the arguments take 3 KiB, and paths at most 4 KiB each */
 
 /* Of our descriptors: -add-fd makes a set, /dev/fdset/N opens from it. */
-enum { FDSET_OVERLAY = 1, FDSET_BASE = 2 };
+enum { FDSET_OVERLAY = 1, FDSET_BASE = 2, FDSET_LAYERS = 3 };
 
 static void add(struct qemu_args *a, const char *arg)
 {
@@ -37,6 +37,25 @@ static void add_pair(struct qemu_args *a, const char *option, const char *value)
 
 #define add_format(a, option, ...) add_pair(a, option, arena_printf(&(a)->arena, __VA_ARGS__))
 
+/* The path of the memory's file, NULL for anonymous memory. */
+static const char *memory_path(const struct qemu_facts *f)
+{
+    if (f->by_hand)
+        return f->by_hand->memory_file;
+    return f->use_library ? SHIM_RAM_PATH : NULL;
+}
+
+/* "share": the device state leaves shared memory out (x-ignore-shared), so that saving it takes
+ * milliseconds. The library maps it privately all the same. */
+static void add_memory(struct qemu_args *a, const struct qemu_facts *f)
+{
+    const char *path = memory_path(f);
+    add_format(a, "-m", "%uM", f->memory_mb);
+    if (path)
+        add_format(a, "-object", "memory-backend-file,id=ram,size=%uM,mem-path=%s,share=%s",
+            f->memory_mb, path, f->by_hand && f->by_hand->memory_private ? "off" : "on");
+}
+
 static void add_machine(struct qemu_args *a, const struct qemu_facts *f)
 {
     add_format(a, "-name", "guest=%s", f->id);
@@ -46,14 +65,15 @@ static void add_machine(struct qemu_args *a, const struct qemu_facts *f)
     add(a, "-no-reboot");
     add_pair(
         a, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-    add_pair(a, "-M",
-        "microvm,acpi=on,isa-serial=on,rtc=on,pcie=off,usb=off,x-option-roms=off,mem-merge=off");
+    add_format(a, "-M",
+        "microvm,acpi=on,isa-serial=on,rtc=on,pcie=off,usb=off,x-option-roms=off,mem-merge=off%s",
+        memory_path(f) ? ",memory-backend=ram" : "");
     add_pair(a, "-global", "virtio-mmio.force-legacy=false");
     add_pair(a, "-bios", f->bios);
     add_pair(a, "-accel", f->use_kvm ? "kvm" : "tcg");
     add_pair(a, "-cpu", f->use_kvm ? "host" : "max");
     add_format(a, "-smp", "%u", f->vcpus);
-    add_format(a, "-m", "%uM", f->memory_mb);
+    add_memory(a, f);
 }
 
 /* Under TCG the guest sees the host's TSC but cannot calibrate it on a busy host, and then hangs
@@ -74,8 +94,42 @@ static void add_kernel(struct qemu_args *a, const struct qemu_facts *f)
 /* The overlay's header names no backing file: the graph is given here, each node with its own
  * name. Flushes of the guest reach the overlay (no-flush off); the base is never opened for
  * writing, whatever a command asks. */
-static void add_disk(struct qemu_args *a, const char *overlay, const char *base)
+static void add_layer(struct qemu_args *a, unsigned i, const char *path)
 {
+    const char *below = i == 0 ? "base" : arena_printf(&a->arena, "layer-%u", i - 1);
+    a->failed |= below == NULL;
+    add_format(a, "-blockdev",
+        "{\"driver\":\"file\",\"node-name\":\"layer-file-%u\",\"filename\":\"%s\","
+        "\"read-only\":true,\"auto-read-only\":false}",
+        i, path);
+    add_format(a, "-blockdev",
+        "{\"driver\":\"qcow2\",\"node-name\":\"layer-%u\",\"file\":\"layer-file-%u\","
+        "\"backing\":\"%s\",\"read-only\":true,\"auto-read-only\":false}",
+        i, i, below ? below : "");
+}
+
+static void add_layers(struct qemu_args *a, const struct qemu_facts *f)
+{
+    for (unsigned i = 0; i < f->n_layers; i++) {
+        const char *path;
+        if (f->by_hand) {
+            path = f->by_hand->layers[i];
+        } else {
+            add_format(a, "-add-fd", "fd=%u,set=%u,opaque=layer", SHIM_VMM_FD_LAYERS + i,
+                FDSET_LAYERS + i);
+            path = arena_printf(&a->arena, "/dev/fdset/%u", FDSET_LAYERS + i);
+        }
+        a->failed |= path == NULL;
+        add_layer(a, i, path ? path : "");
+    }
+}
+
+static void add_disk(
+    struct qemu_args *a, const struct qemu_facts *f, const char *overlay, const char *base)
+{
+    const char *below =
+        f->n_layers > 0 ? arena_printf(&a->arena, "layer-%u", f->n_layers - 1) : "base";
+    a->failed |= below == NULL;
     add_format(a, "-blockdev",
         "{\"driver\":\"file\",\"node-name\":\"base-file\",\"filename\":\"%s\","
         "\"read-only\":true,\"auto-read-only\":false}",
@@ -88,10 +142,12 @@ static void add_disk(struct qemu_args *a, const char *overlay, const char *base)
         "\"discard\":\"unmap\",\"cache\":{\"direct\":false,\"no-flush\":false},"
         "\"auto-read-only\":false}",
         overlay);
-    add_pair(a, "-blockdev",
+    add_layers(a, f);
+    add_format(a, "-blockdev",
         "{\"driver\":\"qcow2\",\"node-name\":\"root\",\"file\":\"overlay-file\","
-        "\"backing\":\"base\",\"discard\":\"unmap\","
-        "\"cache\":{\"direct\":false,\"no-flush\":false}}");
+        "\"backing\":\"%s\",\"discard\":\"unmap\","
+        "\"cache\":{\"direct\":false,\"no-flush\":false}}",
+        below ? below : "");
     add_pair(a, "-device", "virtio-blk-device,drive=root,id=vda");
 }
 
@@ -99,12 +155,12 @@ static void add_devices(struct qemu_args *a, const struct qemu_facts *f)
 {
     const struct qemu_by_hand *h = f->by_hand;
     if (h) {
-        add_disk(a, h->overlay, h->base);
+        add_disk(a, f, h->overlay, h->base);
         add_format(a, "-netdev", "tap,id=n0,ifname=%s,script=no,downscript=no,vhost=off", h->tap);
     } else {
         add_format(a, "-add-fd", "fd=%d,set=%d,opaque=overlay", SHIM_VMM_FD_OVERLAY, FDSET_OVERLAY);
         add_format(a, "-add-fd", "fd=%d,set=%d,opaque=base", SHIM_VMM_FD_BASE, FDSET_BASE);
-        add_disk(a, "/dev/fdset/1", "/dev/fdset/2");
+        add_disk(a, f, "/dev/fdset/1", "/dev/fdset/2");
         add_format(a, "-netdev", "tap,id=n0,fd=%d,vhost=off", SHIM_VMM_FD_TAP);
     }
     add_pair(a, "-device", "virtio-net-device,netdev=n0,id=net0,mac=" GUEST_MAC);
@@ -115,6 +171,20 @@ static void add_devices(struct qemu_args *a, const struct qemu_facts *f)
         add_format(a, "-chardev", "socket,id=console,fd=%d", SHIM_VMM_FD_SERIAL);
         add_pair(a, "-serial", "chardev:console");
     }
+}
+
+/* One client at a time; the next one is served when it has left. */
+static void add_monitor(struct qemu_args *a, const struct qemu_facts *f)
+{
+    if (f->by_hand && !f->by_hand->monitor)
+        return;
+    if (f->by_hand)
+        add_format(
+            a, "-chardev", "socket,id=monitor,path=%s,server=on,wait=off", f->by_hand->monitor);
+    else
+        add_format(
+            a, "-chardev", "socket,id=monitor,fd=%d,server=on,wait=off", SHIM_VMM_FD_MONITOR);
+    add_pair(a, "-mon", "chardev=monitor,mode=control");
 }
 
 /* Paths stand inside JSON and comma-separated options: what would need quoting there is refused. */
@@ -132,10 +202,19 @@ static int check_facts(const struct qemu_facts *f, struct err *e)
 {
     const struct qemu_by_hand *h = f->by_hand;
     if (check_path("VMM", f->program, e) < 0 || check_path("firmware", f->bios, e) < 0 ||
-        check_path("kernel", f->kernel, e) < 0 || check_path("initrd", f->initrd, e) < 0)
+        (!f->restores &&
+            (check_path("kernel", f->kernel, e) < 0 || check_path("initrd", f->initrd, e) < 0)))
         return -1;
     if (h && (check_path("overlay", h->overlay, e) < 0 || check_path("base image", h->base, e) < 0))
         return -1;
+    if (h && ((h->memory_file && check_path("memory", h->memory_file, e) < 0) ||
+                 (h->monitor && check_path("monitor", h->monitor, e) < 0)))
+        return -1;
+    for (unsigned i = 0; h && i < f->n_layers; i++)
+        if (check_path("layer", h->layers[i], e) < 0)
+            return -1;
+    if (f->n_layers > SHIM_LAYERS_MAX)
+        return err_set(e, ERR_TOO_LARGE, "a disk of %u layers", f->n_layers);
     if (f->vcpus < LIMIT_VCPUS_MIN || f->vcpus > LIMIT_VCPUS_MAX)
         return err_field(e, "vcpus", "a machine cannot have %u vcpus", f->vcpus);
     if (f->memory_mb < LIMIT_MEMORY_MB_MIN || f->memory_mb > LIMIT_MEMORY_MB_MAX)
@@ -153,8 +232,12 @@ int qemu_args_build(const struct qemu_facts *f, struct qemu_args *ret, struct er
     arena_init(&a.arena, ARENA_BYTES);
     add(&a, f->program);
     add_machine(&a, f);
-    add_kernel(&a, f);
+    if (f->restores)
+        add_pair(&a, "-incoming", "defer");
+    else
+        add_kernel(&a, f);
     add_devices(&a, f);
+    add_monitor(&a, f);
     if (a.failed) {
         qemu_args_done(&a);
         return err_set(e, ERR_TOO_LARGE, "the VMM's arguments are too long");

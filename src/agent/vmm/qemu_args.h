@@ -16,6 +16,10 @@ struct qemu_by_hand {
     const char *overlay;
     const char *base;
     const char *tap;
+    const char *memory_file;   /* of the guest's size; NULL: anonymous memory */
+    bool memory_private;       /* what is written stays out of the file */
+    const char *const *layers; /* qemu_facts' n_layers of them */
+    const char *monitor;       /* path at which it will listen, NULL: nowhere */
 };
 
 struct qemu_facts {
@@ -28,6 +32,9 @@ struct qemu_facts {
     uint32_t tsc_khz; /* under TCG only */
     uint32_t vcpus;
     uint32_t memory_mb;
+    bool use_library;                   /* memory is a file that torpor-memory.so stands in for */
+    bool restores;                      /* waits for a device state instead of booting */
+    unsigned n_layers;                  /* frozen overlays between base and overlay, bottom first */
     const struct qemu_by_hand *by_hand; /* NULL: the descriptors of proto/shim.h */
 };
 

@@ -28,6 +28,7 @@
 
 #include "agent/vmm/launch_plan.h"
 #include "agent/vmm/qemu_args.h"
+#include "agent/vmm/qmp.h"
 #include "agent/vmm/shim_link.h"
 #include "agent/vmm/vmm_int.h"
 #include "base/cleanup.h"
@@ -43,7 +44,10 @@ enum {
 
 /* What a plan carries, until it is sent. */
 struct parts {
-    int fds[SHIM_FD_COUNT];
+    int fds[SHIM_FDS_MAX];
+    size_t n_fds;                  /* the first SHIM_FD_COUNT are ours, the others the caller's */
+    const struct vmm_files *files; /* of the host, or `kept` */
+    struct vmm_files *kept;
     struct qemu_args args;
     struct buf plan;
 };
@@ -53,6 +57,7 @@ static void parts_done(struct parts *p)
     for (int i = 0; i < SHIM_FD_COUNT; i++)
         if (p->fds[i] >= 0)
             (void)close(p->fds[i]);
+    (void)vmm_files_free(p->kept);
     qemu_args_done(&p->args);
     buf_done(&p->plan);
 }
@@ -104,33 +109,71 @@ static int overlay_bytes_max(int fd, uint64_t *ret, struct err *e)
 }
 
 static int build_args(
-    const struct vmm_host *h, const struct vmm_boot *b, struct qemu_args *ret, struct err *e)
+    const struct vmm_host *h, const struct vmm_boot *b, struct parts *p, struct err *e)
 {
     const struct qemu_facts facts = {
         .id = b->id.text,
-        .program = h->files->program,
-        .bios = h->files->bios,
+        .program = p->files->program,
+        .bios = p->files->bios,
         .kernel = JAIL_KERNEL,
         .initrd = JAIL_INITRD,
         .use_kvm = h->use_kvm,
         .tsc_khz = h->tsc_khz,
         .vcpus = b->vcpus,
         .memory_mb = b->memory_mb,
+        .use_library = h->library != NULL,
+        .restores = b->source != NULL,
+        .n_layers = (unsigned)b->n_layers,
     };
-    return qemu_args_build(&facts, ret, e);
+    return qemu_args_build(&facts, &p->args, e);
+}
+
+/* The descriptors behind the fixed ones: frozen layers, then what memory comes from. */
+static int add_fds(struct parts *p, const struct vmm_boot *b, struct err *e)
+{
+    const struct vmm_source *s = b->source;
+    if (b->n_layers > SHIM_LAYERS_MAX || (s && s->n_blobs > SHIM_BLOBS_MAX))
+        return err_set(e, ERR_TOO_LARGE, "the machine is in too many parts");
+    p->n_fds = SHIM_FD_COUNT;
+    for (size_t i = 0; i < b->n_layers; i++)
+        p->fds[p->n_fds++] = b->layer_fds[i];
+    if (!s)
+        return 0;
+    p->fds[p->n_fds++] = s->map_fd;
+    for (size_t i = 0; i < s->n_blobs; i++)
+        p->fds[p->n_fds++] = s->blob_fds[i];
+    if (s->hints_fd >= 0)
+        p->fds[p->n_fds++] = s->hints_fd;
+    return 0;
+}
+
+static enum shim_memory memory_mode(const struct vmm_host *h, const struct vmm_boot *b)
+{
+    if (!h->library)
+        return SHIM_MEMORY_STOCK;
+    return b->source && b->source->memory == VMM_MEMORY_UFFD ? SHIM_MEMORY_UFFD
+                                                             : SHIM_MEMORY_PRIVATE;
 }
 
 static int build_plan(
     struct parts *p, const struct vmm_host *h, const struct vmm_boot *b, struct err *e)
 {
+    const struct vmm_source *s = b->source;
     struct launch_plan plan = {
         .id = b->id.text,
         .uid = b->uid,
         .use_kvm = h->use_kvm,
         .argv = p->args.argv,
-        .files = h->files,
-        .kernel = b->kernel,
-        .initrd = b->initrd,
+        .files = p->files,
+        .kernel = s ? NULL : b->kernel,
+        .initrd = s ? NULL : b->initrd,
+        .memory = memory_mode(h, b),
+        .memory_bytes = h->library ? (uint64_t)b->memory_mb << 20 : 0,
+        .n_layers = (uint16_t)b->n_layers,
+        .restores = s != NULL,
+        .n_blobs = s ? (uint16_t)s->n_blobs : 0,
+        .has_hints = s && s->hints_fd >= 0,
+        .old_pagemap = h->old_pagemap,
     };
     if (overlay_bytes_max(p->fds[SHIM_FD_OVERLAY], &plan.fsize_bytes, e) < 0)
         return -1;
@@ -194,7 +237,7 @@ static int run_shim(
     v->link = pair[0];
     rc = spawn_shim(v, h, id, pair[1], e);
     (void)close(pair[1]);
-    if (rc < 0 || sock_send_fds(v->link, p->plan.p, p->plan.len, p->fds, SHIM_FD_COUNT, e) < 0 ||
+    if (rc < 0 || sock_send_fds(v->link, p->plan.p, p->plan.len, p->fds, p->n_fds, e) < 0 ||
         await_start(v, e) < 0)
         return -1;
     return vmm_open_pidfds(v, e);
@@ -229,6 +272,20 @@ int vmm_socket_path(const struct vmm_host *h, const struct sandbox_id *id, const
     return 0;
 }
 
+/* A machine that was saved is run by the files that saved it. */
+static int choose_files(
+    const struct vmm_host *h, const struct vmm_boot *b, struct parts *p, struct err *e)
+{
+    p->files = h->files;
+    if (!b->source)
+        return 0;
+    if (!h->library)
+        return err_set(e, ERR_UNSUPPORTED, "this host has no torpor-memory.so to restore with");
+    if (strcmp(b->source->facts->digest, h->facts.digest) == 0)
+        return 0;
+    return err_set(e, ERR_UNSUPPORTED, "the VMM that saved it is not kept here");
+}
+
 /* The paths stand in the handle once their sockets are this start's, so that a failure removes no
  * other's. */
 static int take_sockets(struct vmm *v, const struct vmm_host *h, const struct vmm_boot *b,
@@ -250,9 +307,10 @@ static int start(struct vmm *v, const struct vmm_host *h, const struct vmm_boot 
     memset(p.fds, -1, sizeof p.fds);
     if (!h->files)
         return err_set(e, ERR_INTERNAL, "the host has not been probed");
-    if (build_args(h, b, &p.args, e) < 0 || open_parts(&p, b, e) < 0 ||
-        take_sockets(v, h, b, &p, e) < 0 || build_plan(&p, h, b, e) < 0)
+    if (choose_files(h, b, &p, e) < 0 || build_args(h, b, &p, e) < 0 || open_parts(&p, b, e) < 0 ||
+        add_fds(&p, b, e) < 0 || take_sockets(v, h, b, &p, e) < 0 || build_plan(&p, h, b, e) < 0)
         return -1;
+    v->can_save = h->library != NULL;
     return run_shim(v, h, b->id.text, &p, e);
 }
 
@@ -284,6 +342,7 @@ struct vmm *vmm_free(struct vmm *v)
 {
     if (!v)
         return NULL;
+    v->qmp = qmp_close(v->qmp);
     cleanup_close_(&v->link);
     cleanup_close_(&v->shim_pidfd);
     cleanup_close_(&v->vmm_pidfd);

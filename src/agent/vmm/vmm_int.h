@@ -21,6 +21,9 @@ struct vmm {
     int shim_pidfd;
     int vmm_pidfd; /* -1 when it had ended before it could be opened */
     bool stopped;
+    bool can_save;     /* its memory is the shim's business */
+    struct qmp *qmp;   /* only while the vCPUs stand still; NULL otherwise */
+    unsigned overlays; /* that it was switched to, for names of nodes */
     char exit_text[EXIT_TEXT_MAX];
 };
 
@@ -35,5 +38,9 @@ int vmm_socket_path(const struct vmm_host *h, const struct sandbox_id *id, const
 /* Opens v->shim and v->vmm. ERR_NOT_FOUND when the shim is gone. The VMM may be: then the shim
  * says how. */
 int vmm_open_pidfds(struct vmm *v, struct err *e);
+
+/* The message that told the end was taken off the link: asks for it again, so that one waits there
+ * and the link stays readable. */
+int vmm_leave_end_on_link(const struct vmm *v, int64_t deadline, struct err *e);
 
 #endif
