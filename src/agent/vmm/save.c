@@ -18,7 +18,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "agent/vmm/qmp.h"
 #include "agent/vmm/shim_link.h"
@@ -28,10 +27,7 @@
 #include "base/io.h"
 #include "json/json.h"
 
-enum {
-    POLL_NS = 500 * 1000, /* between two looks at a state that QEMU tells no event of */
-    CANCEL_MS = 10000,    /* a shim looks for it every 256 KiB */
-};
+enum { CANCEL_MS = 10000 /* a shim looks for it every 256 KiB */ };
 
 /* --- monitor --- */
 
@@ -77,20 +73,19 @@ static int query_status(struct vmm *v, char dst[32], int64_t deadline, struct er
     return 0;
 }
 
-/* QEMU tells no event when a state that it passes through is left. */
+/* QEMU tells no event when a state that it passes through is left, so it is asked again and again;
+ * after the migration's own event that takes one or two answers, each a turn of QEMU's main loop.
+ */
 static int await_status(struct vmm *v, const char *wanted, int64_t deadline, struct err *e)
 {
-    static const struct timespec pause = {.tv_nsec = POLL_NS};
     char status[32];
-    for (;;) {
+    do {
         if (query_status(v, status, deadline, e) < 0)
             return -1;
         if (strcmp(status, wanted) == 0)
             return 0;
-        if (clock_mono_ms() >= deadline)
-            return err_set(e, ERR_TIMEOUT, "the VMM stays %s", status);
-        (void)nanosleep(&pause, NULL);
-    }
+    } while (clock_mono_ms() < deadline);
+    return err_set(e, ERR_TIMEOUT, "the VMM stays %s", status);
 }
 
 /* Memory is left out, and the end of a migration is an event. */

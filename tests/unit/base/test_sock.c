@@ -190,24 +190,24 @@ static void messages_without_descriptors_pass(void **state)
 /* Too many for the receiver: refused, and none stays open. */
 static void surplus_descriptors_are_closed(void **state)
 {
-    int sent[16];
+    int sent[129];
     int got[4];
     size_t n_got = 99;
     char text[8];
     struct err e = {0};
     int open_before = count_open();
     (void)state;
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < 129; i++)
         sent[i] = pair[0];
     assert_int_equal(sock_send_fds(pair[0], "x", 1, sent, 5, &e), 0);
     assert_int_equal(sock_recv_fds(pair[1], text, sizeof text, got, 4, &n_got, &e), -1);
     assert_int_equal(e.kind, ERR_PROTOCOL);
     assert_int_equal(n_got, 0);
     assert_int_equal(count_open(), open_before);
-    assert_int_equal(sock_send_fds(pair[0], "x", 1, sent, 16, &e), 0);
+    assert_int_equal(sock_send_fds(pair[0], "x", 1, sent, 128, &e), 0);
     assert_int_equal(sock_recv_fds(pair[1], text, sizeof text, got, 0, &n_got, &e), -1);
     assert_int_equal(count_open(), open_before);
-    assert_int_equal(sock_send_fds(pair[0], "x", 1, sent, 17, &e), -1);
+    assert_int_equal(sock_send_fds(pair[0], "x", 1, sent, 129, &e), -1);
     assert_int_equal(e.kind, ERR_INVALID);
 }
 
