@@ -12,64 +12,24 @@
  */
 #include "agent/disk/disk.h"
 
-#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agent/disk/qcow2_int.h"
 #include "base/cleanup.h"
-
-enum {
-    CLUSTER_BITS = 16,
-    CLUSTER_BYTES = 1 << CLUSTER_BITS,
-    REFCOUNT_ORDER = 4, /* 16 bits each */
-    SECTOR_BYTES = 512,
-    L2_ENTRIES = CLUSTER_BYTES / 8,
-    L1_ENTRIES_MAX = CLUSTER_BYTES / 8,
-};
 
 /* Clusters of the new file, in order. */
 enum { CLUSTER_HEADER, CLUSTER_REFCOUNT_TABLE, CLUSTER_REFCOUNT_BLOCK, CLUSTER_L1, CLUSTER_COUNT };
 
-#define BYTES_PER_L1_ENTRY ((uint64_t)L2_ENTRIES * CLUSTER_BYTES)
-#define VIRTUAL_BYTES_MAX (BYTES_PER_L1_ENTRY * L1_ENTRIES_MAX)
-
-/* Version 3, big-endian, followed by the end mark of the header extensions. */
-struct qcow2_header {
-    uint32_t magic;
-    uint32_t version;
-    uint64_t backing_file_offset;
-    uint32_t backing_file_size;
-    uint32_t cluster_bits;
-    uint64_t size;
-    uint32_t crypt_method;
-    uint32_t l1_size;
-    uint64_t l1_table_offset;
-    uint64_t refcount_table_offset;
-    uint32_t refcount_table_clusters;
-    uint32_t nb_snapshots;
-    uint64_t snapshots_offset;
-    uint64_t incompatible_features;
-    uint64_t compatible_features;
-    uint64_t autoclear_features;
-    uint32_t refcount_order;
-    uint32_t header_length;
-    uint8_t compression_type;
-    uint8_t padding[7];
-    uint32_t end_type; /* extension 0: no more */
-    uint32_t end_length;
-};
-enum { HEADER_BYTES = 112 }; /* without the end mark */
-static_assert(sizeof(struct qcow2_header) == HEADER_BYTES + 8, "no hidden padding");
-
 static uint64_t cluster_offset(unsigned cluster)
 {
-    return (uint64_t)cluster * CLUSTER_BYTES;
+    return (uint64_t)cluster * QCOW2_CLUSTER;
 }
 
-static int write_at(int fd, uint64_t offset, const void *src, size_t n, struct err *e)
+int qcow2_write_at(int fd, uint64_t offset, const void *src, size_t n, struct err *e)
 {
     ssize_t put;
     do
@@ -80,22 +40,36 @@ static int write_at(int fd, uint64_t offset, const void *src, size_t n, struct e
     return (size_t)put == n ? 0 : err_sys(e, ENOSPC, "write");
 }
 
-static int write_header(int fd, uint64_t virtual_bytes, struct err *e)
+uint64_t qcow2_l1_entries(uint64_t virtual_bytes)
 {
-    uint64_t l1_entries = (virtual_bytes + BYTES_PER_L1_ENTRY - 1) / BYTES_PER_L1_ENTRY;
+    return (virtual_bytes + QCOW2_L1_REACH - 1) / QCOW2_L1_REACH;
+}
+
+int qcow2_check_size(uint64_t virtual_bytes, struct err *e)
+{
+    if (virtual_bytes == 0 || virtual_bytes % QCOW2_SECTOR != 0 ||
+        virtual_bytes > QCOW2_VIRTUAL_MAX)
+        return err_set(
+            e, ERR_INVALID, "a disk cannot have %llu bytes", (unsigned long long)virtual_bytes);
+    return 0;
+}
+
+int qcow2_write_header(
+    int fd, uint64_t virtual_bytes, const struct qcow2_layout *layout, struct err *e)
+{
     struct qcow2_header h = {
-        .magic = htobe32(0x514649fb), /* "QFI\xfb" */
+        .magic = htobe32(QCOW2_MAGIC),
         .version = htobe32(3),
-        .cluster_bits = htobe32(CLUSTER_BITS),
+        .cluster_bits = htobe32(QCOW2_CLUSTER_BITS),
         .size = htobe64(virtual_bytes),
-        .l1_size = htobe32((uint32_t)l1_entries),
-        .l1_table_offset = htobe64(cluster_offset(CLUSTER_L1)),
-        .refcount_table_offset = htobe64(cluster_offset(CLUSTER_REFCOUNT_TABLE)),
-        .refcount_table_clusters = htobe32(1),
-        .refcount_order = htobe32(REFCOUNT_ORDER),
-        .header_length = htobe32(HEADER_BYTES),
+        .l1_size = htobe32((uint32_t)qcow2_l1_entries(virtual_bytes)),
+        .l1_table_offset = htobe64(layout->l1 * QCOW2_CLUSTER),
+        .refcount_table_offset = htobe64(layout->refcount_table * QCOW2_CLUSTER),
+        .refcount_table_clusters = htobe32(layout->refcount_table_clusters),
+        .refcount_order = htobe32(QCOW2_REFCOUNT_ORDER),
+        .header_length = htobe32(QCOW2_HEADER_BYTES),
     };
-    return write_at(fd, cluster_offset(CLUSTER_HEADER), &h, sizeof h, e);
+    return qcow2_write_at(fd, 0, &h, sizeof h, e);
 }
 
 /* The table names one block; the block counts each cluster of the new file once. */
@@ -105,18 +79,20 @@ static int write_refcounts(int fd, struct err *e)
     uint16_t counts[CLUSTER_COUNT];
     for (int i = 0; i < CLUSTER_COUNT; i++)
         counts[i] = htobe16(1);
-    if (write_at(fd, cluster_offset(CLUSTER_REFCOUNT_TABLE), &table, sizeof table, e) < 0)
+    if (qcow2_write_at(fd, cluster_offset(CLUSTER_REFCOUNT_TABLE), &table, sizeof table, e) < 0)
         return -1;
-    return write_at(fd, cluster_offset(CLUSTER_REFCOUNT_BLOCK), counts, sizeof counts, e);
+    return qcow2_write_at(fd, cluster_offset(CLUSTER_REFCOUNT_BLOCK), counts, sizeof counts, e);
 }
 
 static int fill_overlay(int fd, uint64_t virtual_bytes, uid_t owner, struct err *e)
 {
+    static const struct qcow2_layout layout = {
+        .l1 = CLUSTER_L1, .refcount_table = CLUSTER_REFCOUNT_TABLE, .refcount_table_clusters = 1};
     if (fchmod(fd, 0600) < 0)
         return err_sys(e, errno, "chmod");
     if (ftruncate(fd, (off_t)cluster_offset(CLUSTER_COUNT)) < 0)
         return err_sys(e, errno, "set the size");
-    if (write_refcounts(fd, e) < 0 || write_header(fd, virtual_bytes, e) < 0)
+    if (write_refcounts(fd, e) < 0 || qcow2_write_header(fd, virtual_bytes, &layout, e) < 0)
         return -1;
     /* Last, so that the new owner never sees half a file. */
     if (fchown(fd, owner, (gid_t)owner) < 0)
@@ -138,10 +114,8 @@ int disk_overlay_create(
     AUTO_CLOSE int fd = -1;
     if (check_name(name, e) < 0)
         return -1;
-    if (virtual_bytes == 0 || virtual_bytes % SECTOR_BYTES != 0 ||
-        virtual_bytes > VIRTUAL_BYTES_MAX)
-        return err_set(
-            e, ERR_INVALID, "a disk cannot have %llu bytes", (unsigned long long)virtual_bytes);
+    if (qcow2_check_size(virtual_bytes, e) < 0)
+        return -1;
     /* O_EXCL does not follow a symbolic link either. */
     fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
