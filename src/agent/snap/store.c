@@ -58,11 +58,32 @@ static bool has_suffix(const char *name, const char *suffix)
            strcmp(name + UUID_TEXT, suffix) == 0;
 }
 
+/* What a tidying that was cut off left: maps and a layout that were never in place. */
+static void sweep_folder(int folder, const struct layout *l)
+{
+    struct err e = {0};
+    int fd = open_folder(folder, ".", &e);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+    if (!d)
+        return;
+    while ((entry = readdir(d))) {
+        bool is_old_map = strncmp(entry->d_name, "memory", strlen("memory")) == 0 &&
+                          strcmp(entry->d_name, l->map) != 0;
+        if (is_old_map || strcmp(entry->d_name, "layout.json.new") == 0)
+            (void)unlinkat(folder, entry->d_name, 0);
+    }
+    (void)closedir(d);
+}
+
 static int read_entry(
     const struct generation_store *s, const struct uuid *id, struct layout **ret, struct err *e)
 {
     AUTO_CLOSE int folder = open_generation_folder(s, id, e);
-    return folder < 0 ? -1 : layout_read(folder, ret, e);
+    if (folder < 0 || layout_read(folder, ret, e) < 0)
+        return -1;
+    sweep_folder(folder, *ret);
+    return 0;
 }
 
 /* Enters one generation. One that cannot be read is entered as damaged. */

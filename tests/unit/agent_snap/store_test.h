@@ -20,6 +20,7 @@ struct fixture {
     int dirfd;
     struct generation_store *store;
     struct generation *parent; /* whose blobs the next memory may name */
+    unsigned page;             /* that is new in a child */
 };
 
 int set_up(void **state);
@@ -30,7 +31,7 @@ void reopen(struct fixture *f);
 extern const char test_secret[GENERATION_SECRET_CHARS + 1];
 
 /* Commits a generation with memory, one layer file and a device state. Pages of memory are full of
- * `fill`; with a parent in the fixture, all but the first page are the parent's. -1 when the store
+ * `fill`; with a parent in the fixture, all but one page are the parent's. -1 when the store
  * refuses. Leaves the layer file "layer" in the folder. */
 int make_generation(struct fixture *f, char fill, struct uuid *ret, struct err *e);
 /* The disk alone: one layer file full of `fill`. */
