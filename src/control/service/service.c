@@ -15,6 +15,7 @@ enum {
     GAP_MS = 200,
     AWAY_MS = 1000, /* between two tries to reach an agent that is away */
     FULL_EVERY_MS = 300000,
+    SNAPSHOT_DOUBT_MS = 600000, /* twice what the call may take: the host may go on with it */
     FLUSH_MS = 1000,
     READY_GRACE_MS = 2000, /* an agent that was silent for longer is away */
     PURGE_EVERY_MS = 3600000,
@@ -185,6 +186,8 @@ static void set_config(struct service *s, const struct service_config *config)
     s->config.poll_ms = config->poll_ms ? config->poll_ms : POLL_MS;
     s->config.gap_ms = config->gap_ms ? config->gap_ms : GAP_MS;
     s->config.full_every_ms = config->full_every_ms ? config->full_every_ms : FULL_EVERY_MS;
+    s->config.snapshot_doubt_ms =
+        config->snapshot_doubt_ms ? config->snapshot_doubt_ms : SNAPSHOT_DOUBT_MS;
     s->config.lock_wait_ms = config->lock_wait_ms ? config->lock_wait_ms : LIMIT_TRANSITION_WAIT_MS;
     s->store = config->store;
     s->agent = config->agent;

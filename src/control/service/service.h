@@ -24,6 +24,7 @@ struct service_config {
     int poll_ms;               /* at most between two looks at the agent; 0: 5000 */
     int gap_ms;                /* at least between them; 0: 200 */
     int full_every_ms;         /* how often everything is asked for; 0: 300000 */
+    int snapshot_doubt_ms;     /* a snapshot without an answer is removed after; 0: 600000 */
     int lock_wait_ms;          /* for another transition; 0: LIMIT_TRANSITION_WAIT_MS */
 };
 

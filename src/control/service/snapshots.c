@@ -23,7 +23,6 @@
 
 enum {
     SNAPSHOT_MS = 300000, /* as long as a pause */
-    GRACE_MS = 300000,    /* for a host that goes on with a call which nobody waits for */
     INFO_ARENA_BYTES = 64 * 1024,
     NAME_RANDOM_CHARS = 8,
 };
@@ -125,7 +124,7 @@ static int make_snapshot(struct service *s, const struct sandbox_row *box, struc
     const struct snapshot_removal removal = {
         .id = row->id,
         .host = row->host,
-        .not_before_ms = row->created_at_ms + SNAPSHOT_MS + GRACE_MS,
+        .not_before_ms = row->created_at_ms + s->config.snapshot_doubt_ms,
     };
     if (s->store->ops->snapshot_begin(s->store, &removal, e) < 0)
         return -1;
