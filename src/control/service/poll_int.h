@@ -16,6 +16,8 @@ struct poll {
     struct reconcile_reply reply;
     struct slice *named; /* ids of the reply, sorted */
     size_t n_named;
+    struct slice *reported; /* likewise, only those whose state it says */
+    size_t n_reported;
     char unknown[UNKNOWN_MAX][ID_TEXT_MAX + 1];
     size_t n_unknown; /* may be more than are kept */
     bool left_over;   /* something could not be done now */

@@ -104,7 +104,7 @@ static int call_agent(struct poll *p, uint64_t since, struct err *e)
 static int ask(struct poll *p, uint64_t since, struct err *e)
 {
     struct service *s = p->s;
-    struct host_id host;
+    struct host_id host, before;
     const char *cluster;
     int64_t asked = clock_mono_ms();
     if (call_agent(p, since, e) < 0)
@@ -119,7 +119,10 @@ static int ask(struct poll *p, uint64_t since, struct err *e)
     cluster = arena_strndup(p->arena, p->said.cluster_id.p, p->said.cluster_id.n);
     if (!cluster)
         return err_set(e, ERR_NOMEM, "out of memory");
+    before = service_host(s);
     catalog_fill(&s->catalog, &host, &p->said, asked);
+    if (strcmp(before.text, host.text) != 0)
+        discarder_kick(&s->discarder); /* there may be something of it to remove */
     p->reply = (struct reconcile_reply){
         .host = host,
         .cluster_id = cluster,

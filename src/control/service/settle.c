@@ -232,20 +232,24 @@ static int collect_named(struct poll *p, struct err *e)
     const struct slice *paused = p->said.auto_paused_sandbox_ids.items;
     size_t n = p->said.sandboxes.n + p->said.auto_paused_sandbox_ids.n;
     p->named = arena_calloc(p->arena, n + 1, sizeof *p->named);
-    if (!p->named)
+    p->reported = arena_calloc(p->arena, p->said.sandboxes.n + 1, sizeof *p->reported);
+    if (!p->named || !p->reported)
         return err_set(e, ERR_NOMEM, "out of memory");
-    for (size_t i = 0; i < p->said.sandboxes.n; i++)
+    for (size_t i = 0; i < p->said.sandboxes.n; i++) {
         p->named[p->n_named++] = infos[i]->sandbox_id;
+        p->reported[p->n_reported++] = infos[i]->sandbox_id;
+    }
     for (size_t i = 0; i < p->said.auto_paused_sandbox_ids.n; i++)
         p->named[p->n_named++] = paused[i];
     qsort(p->named, p->n_named, sizeof *p->named, compare_slices);
+    qsort(p->reported, p->n_reported, sizeof *p->reported, compare_slices);
     return 0;
 }
 
-static bool is_named(const struct poll *p, const struct sandbox_id *id)
+static bool is_among(const struct slice *sorted, size_t n, const struct sandbox_id *id)
 {
     struct slice key = slice_cstr(id->text);
-    return bsearch(&key, p->named, p->n_named, sizeof key, compare_slices) != NULL;
+    return n > 0 && bsearch(&key, sorted, n, sizeof key, compare_slices) != NULL;
 }
 
 int poll_compare_rows(const void *a, const void *b)
@@ -259,7 +263,8 @@ static void settle_absent(struct poll *p)
 {
     for (size_t i = 0; i < p->before.n; i++) {
         const struct sandbox_row *was = &p->before.rows[i];
-        if (reconcile_decide(&p->reply, was, NULL) != RECONCILE_NOTHING && !is_named(p, &was->id) &&
+        if (reconcile_decide(&p->reply, was, NULL) != RECONCILE_NOTHING &&
+            !is_among(p->named, p->n_named, &was->id) &&
             settle_locked(p, &was->id, was, NULL, NULL) < 0)
             p->left_over = true;
     }
@@ -309,7 +314,9 @@ static void settle_auto_paused(struct poll *p)
         struct sandbox_id id;
         if (!sandbox_id_parse(ids[i], &id))
             continue;
-        settle_auto_paused_id(p, &id);
+        /* Where its state is said, too, that counts: it may have been resumed since. */
+        if (!is_among(p->reported, p->n_reported, &id))
+            settle_auto_paused_id(p, &id);
         note_ack(p, &id);
     }
 }

@@ -484,6 +484,21 @@ static void an_auto_pause_is_acknowledged_as_it_is_in_the_database(void **state)
     changes(f, id, "/resume");
 }
 
+/* Its name may still be among the auto-paused, unacknowledged: what the host says of it counts. */
+static void one_that_was_resumed_is_not_asleep(void **state)
+{
+    struct fixture *f = *state;
+    char id[ID_TEXT_MAX + 1];
+    make_sandbox(f, id);
+    {
+        MUTEX_GUARD(&f->agent.mutex);
+        memcpy(f->agent.auto_paused, id, sizeof f->agent.auto_paused);
+    }
+    fake_wait_polled(&f->agent);
+    fake_wait_polled(&f->agent);
+    assert_state(f, id, "running", "");
+}
+
 static void a_resume_behind_our_back_is_seen(void **state)
 {
     struct fixture *f = *state;
@@ -524,6 +539,7 @@ int main(void)
         T(a_pause_meets_an_exec),
         T(an_auto_pause_that_failed_is_shown),
         T(an_auto_pause_is_acknowledged_as_it_is_in_the_database),
+        T(one_that_was_resumed_is_not_asleep),
         T(a_resume_behind_our_back_is_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

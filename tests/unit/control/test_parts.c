@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Small parts of the service: metadata merging, gathered activity, transition locks. */
+/* Small parts of the service: metadata merging, gathered activity, transition locks, pins. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +13,7 @@
 #include "control/service/activity.h"
 #include "control/service/locks.h"
 #include "control/service/metadata.h"
+#include "control/service/pins.h"
 
 /* --- metadata --- */
 
@@ -197,6 +198,64 @@ static void a_release_wakes_the_waiters(void **state)
     lock_table_done(&t);
 }
 
+/* Holds the lock, then waits for the change that somebody else makes under it. */
+static void *wait_for_change(void *arg)
+{
+    struct waiter *w = arg;
+    struct err e = {0};
+    AUTO_LOCK lock = {0};
+    w->rc = lock_acquire(w->table, &w->id, deadline_in_ms(20000), &lock, &e);
+    if (w->rc == 0)
+        w->rc = lock_release_and_wait(&lock, deadline_in_ms(20000)) ? 0 : -1;
+    return NULL;
+}
+
+static void a_change_wakes_who_waits_for_it(void **state)
+{
+    struct lock_table t;
+    struct lock_entry held = {0};
+    struct waiter w;
+    struct err e = {0};
+    pthread_t thread;
+    lock_table_init(&t);
+    w = (struct waiter){.table = &t, .rc = -1};
+    sandbox_id_new(&w.id);
+    assert_int_equal(lock_acquire(&t, &w.id, 0, &held, &e), 0);
+    assert_false(lock_release_and_wait(&held, deadline_in_ms(5))); /* nobody changed anything */
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_change, &w), 0);
+    /* Changes until one comes behind the moment when the thread began to wait. */
+    while (pthread_tryjoin_np(thread, NULL) != 0) {
+        assert_int_equal(lock_acquire(&t, &w.id, deadline_in_ms(20000), &held, &e), 0);
+        lock_note_change(&t);
+        lock_release(&held);
+    }
+    assert_int_equal(w.rc, 0);
+    lock_table_done(&t);
+}
+
+/* --- pins --- */
+
+static void a_pin_is_held_until_its_last_user_lets_go(void **state)
+{
+    struct pin_table t;
+    struct pin a = {0}, b = {0}, none = {0};
+    struct template_id x, y;
+    pin_table_init(&t);
+    template_id_new(&x);
+    template_id_new(&y);
+    pin_acquire(&t, &x, &a);
+    pin_acquire(&t, &x, &b);
+    assert_true(pin_is_held(&t, &x));
+    assert_false(pin_is_held(&t, &y));
+    pin_release(&a);
+    pin_release(&a); /* again is fine */
+    pin_release(&none);
+    assert_true(pin_is_held(&t, &x));
+    pin_release(&b);
+    assert_false(pin_is_held(&t, &x));
+    pin_table_done(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +265,8 @@ int main(void)
         cmocka_unit_test(activity_is_bounded),
         cmocka_unit_test(one_holder_per_sandbox),
         cmocka_unit_test(a_release_wakes_the_waiters),
+        cmocka_unit_test(a_change_wakes_who_waits_for_it),
+        cmocka_unit_test(a_pin_is_held_until_its_last_user_lets_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
