@@ -123,6 +123,19 @@ static int open_map(const struct generation_store *s, const struct uuid *id, con
     return 0;
 }
 
+/* Why its layout could not be read at the start. */
+static int tell_damage(const struct generation_store *s, const struct uuid *id, struct err *e)
+{
+    AUTO_FREE struct layout *l = NULL;
+    AUTO_CLOSE int folder = open_generation_folder(s, id, e);
+    if (folder < 0 || layout_read(folder, &l, e) < 0) {
+        if (e->kind == ERR_NOT_FOUND)
+            e->kind = ERR_INVALID;
+        return -1;
+    }
+    return err_set(e, ERR_INVALID, "its layout could not be read at the start");
+}
+
 int store_hold_generation(struct generation_store *s, const struct uuid *id, struct layout **ret,
     int *ret_map_fd, struct err *e)
 {
@@ -133,7 +146,7 @@ int store_hold_generation(struct generation_store *s, const struct uuid *id, str
     if (!g)
         return -1;
     if (g->damaged)
-        return err_set(e, ERR_INVALID, "its layout cannot be read");
+        return tell_damage(s, id, e);
     copy = copy_layout(g->layout, e);
     if (!copy)
         return -1;
