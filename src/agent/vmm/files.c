@@ -22,24 +22,36 @@ static int no_room(struct err *e)
     return err_set(e, ERR_TOO_LARGE, "the VMM needs more than %d files", SHIM_FILES_MAX);
 }
 
-static bool has_target(const struct vmm_files *f, const char *target)
+const struct vmm_file *vmm_files_find(const struct vmm_files *f, const char *target)
 {
     for (size_t i = 0; i < f->n; i++)
         if (strcmp(f->items[i].target, target) == 0)
-            return true;
-    return false;
+            return &f->items[i];
+    return NULL;
+}
+
+static const char *copy_path(struct vmm_files *f, const char *path)
+{
+    return arena_strndup(&f->arena, path, strlen(path));
+}
+
+int vmm_files_add(struct vmm_files *f, const struct vmm_file *file, struct err *e)
+{
+    struct vmm_file copy = {.exec = file->exec};
+    if (vmm_files_find(f, file->target))
+        return 0;
+    copy.target = copy_path(f, file->target);
+    copy.source =
+        strcmp(file->source, file->target) == 0 ? copy.target : copy_path(f, file->source);
+    if (f->n == SHIM_FILES_MAX || !copy.source || !copy.target)
+        return no_room(e);
+    f->items[f->n++] = copy;
+    return 0;
 }
 
 static int add_file(struct vmm_files *f, const char *path, bool exec, struct err *e)
 {
-    const char *copy;
-    if (has_target(f, path))
-        return 0;
-    copy = arena_strndup(&f->arena, path, strlen(path));
-    if (f->n == SHIM_FILES_MAX || !copy)
-        return no_room(e);
-    f->items[f->n++] = (struct vmm_file){.source = copy, .target = copy, .exec = exec};
-    return 0;
+    return vmm_files_add(f, &(struct vmm_file){.source = path, .target = path, .exec = exec}, e);
 }
 
 /* The first readable <dir>/<name>; NULL when there is none. Only absolute folders count. */
@@ -116,6 +128,13 @@ static int add_modules(struct vmm_files *f, const struct vmm_file_dirs *dirs, st
     return 0;
 }
 
+/* The library maps its own needs by the loader's rules too. */
+static int add_library(struct vmm_files *f, const char *library, struct err *e)
+{
+    const struct vmm_file file = {.source = library, .target = SHIM_LIBRARY, .exec = true};
+    return library ? vmm_files_add(f, &file, e) : 0;
+}
+
 static int add_firmware(struct vmm_files *f, const struct vmm_file_dirs *dirs, struct err *e)
 {
     f->bios = find_in(f, dirs->firmware, dirs->bios_name);
@@ -128,7 +147,8 @@ static int collect(
     struct vmm_files *f, const char *program, const struct vmm_file_dirs *dirs, struct err *e)
 {
     const char *loader = NULL;
-    if (add_file(f, program, /* exec= */ true, e) < 0 || add_modules(f, dirs, e) < 0)
+    if (add_file(f, program, /* exec= */ true, e) < 0 || add_modules(f, dirs, e) < 0 ||
+        add_library(f, dirs->library, e) < 0)
         return -1;
     for (size_t i = 0; i < f->n; i++)
         if (add_needs_of(f, i, &loader, dirs->libs, e) < 0)
@@ -137,16 +157,22 @@ static int collect(
     return add_firmware(f, dirs, e);
 }
 
-struct vmm_files *vmm_files_new(
-    const char *program, const struct vmm_file_dirs *dirs, struct err *e)
+struct vmm_files *vmm_files_new_empty(struct err *e)
 {
     struct vmm_files *f = calloc(1, sizeof *f);
     if (!f) {
-        err_sys(e, ENOMEM, "list the files of %s", program);
+        err_sys(e, ENOMEM, "list the files of a VMM");
         return NULL;
     }
     arena_init(&f->arena, ARENA_BYTES);
-    if (collect(f, program, dirs, e) < 0)
+    return f;
+}
+
+struct vmm_files *vmm_files_new(
+    const char *program, const struct vmm_file_dirs *dirs, struct err *e)
+{
+    struct vmm_files *f = vmm_files_new_empty(e);
+    if (f && collect(f, program, dirs, e) < 0)
         return vmm_files_free(f);
     return f;
 }

@@ -19,7 +19,7 @@ struct vmm_file {
 struct vmm_files {
     struct vmm_file items[SHIM_FILES_MAX];
     size_t n;
-    const char *program; /* path of the VMM, on the host and in the jail */
+    const char *program; /* path of the VMM in the jail */
     const char *bios;    /* path of the firmware in the jail */
     struct arena arena;
 };
@@ -31,6 +31,7 @@ struct vmm_file_dirs {
     const char *const *firmware; /* folders that may hold `bios_name` */
     const char *bios_name;
     const char *const *module_names; /* taken where they exist */
+    const char *library;             /* the preloaded one, SHIM_LIBRARY in the jail; NULL: none */
 };
 /* Debian's and Fedora's places; the TCG module unless KVM runs the guests. */
 struct vmm_file_dirs vmm_file_dirs_default(bool use_kvm);
@@ -40,5 +41,13 @@ struct vmm_file_dirs vmm_file_dirs_default(bool use_kvm);
 struct vmm_files *vmm_files_new(
     const char *program, const struct vmm_file_dirs *dirs, struct err *e);
 struct vmm_files *vmm_files_free(struct vmm_files *f);
+
+/* An empty list, for those who know the files. Freed with vmm_files_free. */
+struct vmm_files *vmm_files_new_empty(struct err *e);
+/* Appends one file, with copies of its paths; fine, and without effect, when its target is there
+ * already. ERR_TOO_LARGE beyond SHIM_FILES_MAX. */
+int vmm_files_add(struct vmm_files *f, const struct vmm_file *file, struct err *e);
+/* The entry with that path in the jail, NULL: none. */
+const struct vmm_file *vmm_files_find(const struct vmm_files *f, const char *target);
 
 #endif
