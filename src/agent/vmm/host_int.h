@@ -5,6 +5,9 @@
 
 #include "base/slice.h"
 
+/* The words of the first "flags" line of a /proc/cpuinfo, with single spaces between; empty: none.
+ */
+struct slice host_flags(struct slice cpuinfo);
 /* True when the first "flags" line of a /proc/cpuinfo has that word. */
 bool host_flags_have(struct slice cpuinfo, const char *flag);
 /* The TSC's frequency against CLOCK_MONOTONIC_RAW, rounded to 1 MHz. Busy for 20 ms. */

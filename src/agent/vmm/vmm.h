@@ -86,6 +86,11 @@ struct vmm_boot {
  * nothing. */
 int vmm_can_restore(const struct vmm_host *host, const struct vmm_facts *saved, struct err *e);
 
+/* Removes the kept sets of files that are neither the host's own nor, by their digest, used; does
+ * every step, joins the errors. What runs is not touched. Nobody may start to use one meanwhile. */
+int vmm_sets_collect(const struct vmm_host *host, bool (*is_used)(void *ctx, const char *digest),
+    void *ctx, struct err *e);
+
 /* Handle of this agent on one shim. One thread at a time may use a handle (the sandbox's lock). */
 struct vmm;
 
