@@ -32,7 +32,7 @@ struct api_answer {
     struct arena arena;
     const struct json_value *json; /* NULL when there is no body */
     char next_cursor[256];
-    char server_timing[1024]; /* "" when absent or longer */
+    char server_timing[2048]; /* "" when absent or longer */
 };
 #define AUTO_ANSWER __attribute__((cleanup(api_answer_done)))
 void api_answer_done(struct api_answer *a);

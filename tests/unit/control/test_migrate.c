@@ -32,6 +32,8 @@ static sqlite3 *open_empty(void)
     "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' "         \
     "AND name <> 'goose_db_version'"
 
+#define HOST_COLUMN "SELECT count(*) FROM pragma_table_info('templates') WHERE name = 'host_id'"
+
 static void sections_are_cut_at_the_marks(void **state)
 {
     struct err e = {0};
@@ -54,7 +56,12 @@ static void up_down_up(void **state)
     assert_int_equal(sqlite_migrate_version(db, &version, &e), 0);
     assert_int_equal(version, migrations[n_migrations - 1].version);
     assert_int_equal(query_number(db, COUNT_TABLES), 11);
-    assert_int_equal(sqlite_migrate_up(db, &e), 0); /* nothing left to do */
+    assert_int_equal(sqlite_migrate_up(db, &e), 0);      /* nothing left to do */
+    assert_int_equal(sqlite_migrate_down(db, 1, &e), 0); /* one step alone, and up again */
+    assert_int_equal(query_number(db, COUNT_TABLES), 10);
+    assert_int_equal(query_number(db, HOST_COLUMN), 0);
+    assert_int_equal(sqlite_migrate_up(db, &e), 0);
+    assert_int_equal(query_number(db, HOST_COLUMN), 1);
     assert_int_equal(sqlite_migrate_down(db, 0, &e), 0);
     assert_int_equal(query_number(db, COUNT_TABLES), 0);
     assert_int_equal(sqlite_migrate_version(db, &version, &e), 0);
