@@ -281,6 +281,10 @@ static void test_cpu_flags(void **state)
     assert_false(host_flags_have(none, "svm"));
     assert_false(host_flags_have(none, "vmx"));
     assert_false(host_flags_have(slice_of("", 0), "vmx"));
+    assert_true(slice_is(host_flags(intel), "fpu vmx sse"));
+    assert_true(slice_is(host_flags(amd), "fpu sse svm"));
+    assert_true(slice_is(host_flags(SLICE_LIT("x\nflags\n")), ""));
+    assert_true(slice_is(host_flags(slice_of("", 0)), ""));
 }
 
 int main(void)

@@ -632,6 +632,7 @@ static void test_real(void **state)
     struct vmm_host h = {.shim = "/s", .run_dir = "/r", .keep_dir = f->keep_dir};
     struct err e = {0};
     char digest[72];
+    assert_int_equal(unsetenv("TORPOR_PAGEMAP"), 0);
     if (vmm_host_probe("tcg", &h, &e) < 0) {
         if (e.kind != ERR_UNSUPPORTED)
             fail_msg("%s", e.msg);
@@ -652,11 +653,16 @@ static void test_real(void **state)
     assert_int_equal(h.facts.tsc_khz, h.tsc_khz);
     assert_in_range(h.facts.version[0], '0', '9');
     assert_int_equal(vmm_can_restore(&h, &h.facts, &e), 0);
+    assert_false(h.old_pagemap);
+    assert_true(!h.has_uffd || access("/dev/userfaultfd", R_OK | W_OK) == 0);
     print_message("QEMU %s, %zu files, set %.12s\n", h.facts.version, h.files->n, h.facts.digest);
     memcpy(digest, h.facts.digest, sizeof digest);
     vmm_host_done(&h);
     n_hashed = n_spawned = 0;
+    assert_int_equal(setenv("TORPOR_PAGEMAP", "old", /* overwrite= */ 1), 0);
     assert_int_equal(vmm_host_probe("tcg", &h, &e), 0);
+    assert_int_equal(unsetenv("TORPOR_PAGEMAP"), 0);
+    assert_true(h.old_pagemap);
     assert_string_equal(h.facts.digest, digest);
     assert_int_equal(n_hashed + n_spawned, 0);
     vmm_host_done(&h);
