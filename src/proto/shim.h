@@ -129,6 +129,7 @@ static_assert(sizeof(struct shim_plan_head) == 96, "no padding");
  * (SHIM_LIBRARY_), bytes of memory, descriptors of the placeholder, of the socket for the handshake
  * and of what the mode needs, how many runs; decimal, with colons between. */
 #define SHIM_LIBRARY_ENV "TORPOR_MEMORY"
+enum { SHIM_HANDSHAKE_BYTES = 256 };
 enum {
     SHIM_LIBRARY_PRIVATE = 1, /* needs an array of struct shim_run, in a file */
     SHIM_LIBRARY_UFFD,        /* needs /dev/userfaultfd */
