@@ -116,12 +116,21 @@ static void reset_signals(void)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* The fixed ones, layers, the report's. */
-enum { CHILD_FDS_MAX = SHIM_VMM_FD_LAYERS + SHIM_LAYERS_MAX + 1 };
+/* The fixed ones, layers, the library's, the report's. */
+enum { CHILD_FDS_MAX = SHIM_VMM_FD_LAYERS + SHIM_LAYERS_MAX + MEMORY_FDS_MAX + 1 };
+
+/* What the child takes with it. */
+struct child {
+    const struct plan *plan;
+    const struct memory *memory;
+    const struct channels *channels;
+};
 
 /* Puts everything where the VMM will look for it. Returns the number that the report pipe gets. */
-static int arrange_vmm_fds(const struct plan *p, const struct channels *c, struct err *e)
+static int arrange_vmm_fds(const struct child *child, struct err *e)
 {
+    const struct plan *p = child->plan;
+    const struct channels *c = child->channels;
     int n = SHIM_VMM_FD_LAYERS;
     int fds[CHILD_FDS_MAX] = {
         [0] = open("/dev/null", O_RDWR | O_CLOEXEC),
@@ -135,29 +144,37 @@ static int arrange_vmm_fds(const struct plan *p, const struct channels *c, struc
     };
     for (unsigned i = 0; i < p->head.n_layers; i++)
         fds[n++] = p->fds[PLAN_FD_LAYERS + i];
+    n += memory_child_fds(child->memory, fds + n);
     fds[n++] = c->report[1];
     return arrange_fds(fds, n, e) < 0 ? -1 : n - 1;
 }
 
-static int become_vmm(const struct plan *p, int report, struct err *e)
+static int become_vmm(const struct child *child, int report, struct err *e)
 {
-    static char *const no_env[] = {NULL};
+    static char preload[] = "LD_PRELOAD=" SHIM_LIBRARY;
+    char settings[MEMORY_ENV_BYTES];
+    const struct plan *p = child->plan;
+    char *env[] = {NULL, NULL, NULL};
+    if (memory_child_env(child->memory, p->head.n_layers, settings)) {
+        env[0] = preload;
+        env[1] = settings;
+    }
     if (jail_enter(p, e) < 0)
         return -1;
     reset_signals();
     if (confine_vmm(p->head.uid, p->head.fsize_bytes, report, e) < 0)
         return -1;
-    (void)execve(p->argv[0], p->argv, no_env);
+    (void)execve(p->argv[0], p->argv, env);
     return err_sys(e, errno, "exec %s", p->argv[0]);
 }
 
-static _Noreturn void run_child(const struct plan *p, const struct channels *c)
+static _Noreturn void run_child(const struct child *child)
 {
     struct err e = {0};
-    int report = arrange_vmm_fds(p, c, &e);
+    int report = arrange_vmm_fds(child, &e);
     if (report >= 0)
-        (void)become_vmm(p, report, &e);
-    (void)!write(report >= 0 ? report : c->report[1], &e, sizeof e);
+        (void)become_vmm(child, report, &e);
+    (void)!write(report >= 0 ? report : child->channels->report[1], &e, sizeof e);
     _exit(127);
 }
 
@@ -200,7 +217,7 @@ static int await_exec(pid_t child, int report_fd, int agent_fd, struct err *e)
 }
 
 static int fork_child(
-    const struct plan *p, struct channels *c, int agent_fd, pid_t *ret, struct err *e)
+    const struct child *what, struct channels *c, int agent_fd, pid_t *ret, struct err *e)
 {
     pid_t child = -1;
     if (unshare(CLONE_NEWPID) < 0)
@@ -209,7 +226,7 @@ static int fork_child(
     if (child < 0)
         return err_sys(e, errno, "fork");
     if (child == 0)
-        run_child(p, c);
+        run_child(what);
     close_fd(&c->report[1]);
     if (await_exec(child, c->report[0], agent_fd, e) < 0)
         return -1;
@@ -217,18 +234,20 @@ static int fork_child(
     return 0;
 }
 
-int launch_vmm(const struct plan *p, int agent_fd, struct launched *ret, struct err *e)
+int launch_vmm(
+    const struct plan *p, struct memory *m, int agent_fd, struct launched *ret, struct err *e)
 {
     CLEANUP(channels_close)
     struct channels c = {-1, {-1, -1}, {-1, -1}, {-1, -1}};
     struct launched l = {.pidfd = -1};
     pid_t child = -1;
-    if (channels_open(&c, p, e) < 0 || fork_child(p, &c, agent_fd, &child, e) < 0)
+    const struct child what = {.plan = p, .memory = m, .channels = &c};
+    if (channels_open(&c, p, e) < 0 || fork_child(&what, &c, agent_fd, &child, e) < 0)
         return -1;
     l.pidfd = (int)syscall(SYS_pidfd_open, child, 0);
-    if (l.pidfd < 0 || proc_identify(child, &l.vmm, e) < 0) {
-        if (l.pidfd < 0)
-            err_sys(e, errno, "pidfd_open");
+    if (l.pidfd < 0)
+        err_sys(e, errno, "pidfd_open");
+    if (l.pidfd < 0 || proc_identify(child, &l.vmm, e) < 0 || memory_attach(m, child, e) < 0) {
         (void)kill(child, SIGKILL);
         (void)waitpid(child, NULL, 0);
         return -1;

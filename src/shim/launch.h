@@ -4,7 +4,7 @@
 #define TORPOR_SHIM_LAUNCH_H
 
 #include "base/proc.h"
-#include "shim/plan.h"
+#include "shim/memory.h"
 
 struct launched {
     struct proc_id vmm;
@@ -14,10 +14,12 @@ struct launched {
 };
 
 /* Enters the plan's network namespace, opens the TAP and starts the confined VMM as a child.
- * Returns when its exec has succeeded; after a failure the child is gone and reaped. `agent_fd` is
- * the socket the plan came over: that its other end closes is a failure (ERR_CANCELED). The process
- * must be single-threaded. The descriptors are non-blocking and the caller's. */
-int launch_vmm(const struct plan *p, int agent_fd, struct launched *ret, struct err *e);
+ * Its memory is prepared in `m`. Returns when its exec has succeeded and `m` is attached to it;
+ * after a failure the child is gone and reaped. `agent_fd` is the socket the plan came over: that
+ * its other end closes is a failure (ERR_CANCELED). The process must be single-threaded. The
+ * descriptors are non-blocking and the caller's. */
+int launch_vmm(
+    const struct plan *p, struct memory *m, int agent_fd, struct launched *ret, struct err *e);
 
 /* Kills the VMM and reaps it. Leaves the descriptors alone. */
 void launch_end(const struct launched *l);

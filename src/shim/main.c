@@ -23,17 +23,19 @@ static void ignore_signals(void)
 }
 
 /* The descriptors that the VMM has, or that are of no more use, close with the plan. */
-static int start(struct plan *p, const char *id, struct serve_params *ret, struct err *e)
+static int start(
+    struct plan *p, struct memory *m, const char *id, struct serve_params *ret, struct err *e)
 {
     struct launched vmm;
     if (plan_receive(SHIM_PLAN_FD, p, e) < 0)
         return -1;
     if (strcmp(p->head.id, id) != 0)
         return err_set(e, ERR_PROTOCOL, "the launch plan is for another sandbox");
-    if (launch_vmm(p, SHIM_PLAN_FD, &vmm, e) < 0)
+    if (memory_prepare(m, p, e) < 0 || launch_vmm(p, m, SHIM_PLAN_FD, &vmm, e) < 0)
         return -1;
     *ret = (struct serve_params){
         .vmm = vmm,
+        .memory = m,
         .id = id,
         .agent_fd = SHIM_PLAN_FD,
         .listen_fd = TAKE_FD(p->fds[SHIM_FD_LISTEN]),
@@ -44,13 +46,16 @@ static int start(struct plan *p, const char *id, struct serve_params *ret, struc
 
 static int run(const char *id, struct err *e)
 {
+    static struct memory memory;
     struct serve_params params;
     struct plan *p = plan_new();
     int rc;
+    memory_init(&memory);
     if (chdir("/") < 0)
         rc = err_sys(e, errno, "enter the root folder");
     else
-        rc = p ? start(p, id, &params, e) : err_set(e, ERR_NOMEM, "no memory for the plan");
+        rc =
+            p ? start(p, &memory, id, &params, e) : err_set(e, ERR_NOMEM, "no memory for the plan");
     (void)plan_free(p);
     if (rc < 0)
         return -1;

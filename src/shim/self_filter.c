@@ -3,10 +3,10 @@
  * System call filter of the shim.
  *
  * Theory of operation: unlike the VMM's, this is a list of what is allowed, for the shim is ours
- * and small: its loop, the console log, signals to one process, its end. It is written as the
- * kernel takes it, since building it with a library would leave dirty heap behind in every shim.
- * The calls of the loop come first: the list is searched from the top. A call of another ABI ends
- * the process like one that is not listed; the numbers of x32 are not in the list.
+ * and small: its loop, the console log, the VMM's memory, signals to one process, its end. It is
+ * written as the kernel takes it, since building it with a library would leave dirty heap behind in
+ * every shim. The calls of the loop come first: the list is searched from the top. A call of
+ * another ABI ends the process like one that is not listed; the numbers of x32 are not in the list.
  *
  * Sanitizers bring a runtime of their own that makes more calls; builds with them allow these too.
  */
@@ -16,7 +16,11 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -47,6 +51,13 @@
         BPF_JMP | BPF_JEQ | BPF_K, 0, 1, (value)                                                   \
     }
 #define ALLOW(name) IF(SYS_##name), RETURN(SECCOMP_RET_ALLOW)
+#define ALLOW_REQUEST(request) IF((uint32_t)(request)), RETURN(SECCOMP_RET_ALLOW)
+/* Skips the next `n` instructions unless the loaded word is `value`. */
+#define UNLESS_SKIP(value, n)                                                                      \
+    {                                                                                              \
+        BPF_JMP | BPF_JEQ | BPF_K, 0, (n), (value)                                                 \
+    }
+#define PAGEMAP_SCAN_REQUEST _IOC(_IOC_READ | _IOC_WRITE, 'f', 16, 96)
 
 static struct sock_filter program[] = {
     LOAD(arch),
@@ -58,10 +69,31 @@ static struct sock_filter program[] = {
     ALLOW(read),
     ALLOW(write),
     ALLOW(recvfrom),
+    ALLOW(recvmsg),
     ALLOW(sendto),
     ALLOW(accept4),
     ALLOW(close),
     ALLOW(clock_gettime), /* where the vDSO cannot say */
+    /* Memory: four requests, no mapping that can be executed. */
+    UNLESS_SKIP(SYS_ioctl, 10),
+    LOAD(args[1]),
+    ALLOW_REQUEST(UFFDIO_COPY),
+    ALLOW_REQUEST(UFFDIO_ZEROPAGE),
+    ALLOW_REQUEST(UFFDIO_WAKE),
+    ALLOW_REQUEST(PAGEMAP_SCAN_REQUEST),
+    RETURN(SECCOMP_RET_KILL_PROCESS),
+    ALLOW(pread64),
+    ALLOW(pwrite64),
+    ALLOW(munmap),
+    ALLOW(fstat),
+    ALLOW(newfstatat),
+#if !SANITIZED
+    UNLESS_SKIP(SYS_mmap, 4),
+    LOAD(args[2]),
+    {BPF_JMP | BPF_JSET | BPF_K, 0, 1, PROT_EXEC},
+    RETURN(SECCOMP_RET_KILL_PROCESS),
+    RETURN(SECCOMP_RET_ALLOW),
+#endif
     /* Who connects, and whether it still lives. */
     ALLOW(getsockopt),
     ALLOW(pidfd_open),
@@ -85,7 +117,6 @@ static struct sock_filter program[] = {
     ALLOW(restart_syscall),
 #if SANITIZED
     ALLOW(mmap),
-    ALLOW(munmap),
     ALLOW(mprotect),
     ALLOW(madvise),
     ALLOW(prctl),

@@ -4,8 +4,11 @@
  *
  * Theory of operation: one poll set: the VMM's pidfd, its serial port and its output, the listening
  * socket, and at most CONNS_MAX control connections, of which the one that the launch came over is
- * the first. Nothing here blocks: what the VMM says is read as it comes, so the VMM never waits for
- * a reader; replies that a peer does not take cost it the connection.
+ * the first; and of the VM's memory the socket for the handshake or the userfaultfd. Page faults
+ * come before all else, and are served while memory is saved too. A page that cannot be served, or
+ * a handshake that does not come, ends the VMM with a reason. Nothing here blocks: what the VMM
+ * says is read as it comes, so the VMM never waits for a reader; replies that a peer does not take
+ * cost it the connection.
  *
  * One connection has control, at first the launch's; another gets it as proto/shim.h says. The
  * process at the other end is known by a pidfd that was opened while the connection stood, and
@@ -35,41 +38,16 @@
 #include "base/sock.h"
 #include "shim/console.h"
 #include "shim/self_filter.h"
+#include "shim/serve_int.h"
 
 enum {
-    CONNS_MAX = 8,
     BACKLOG = 64,
     ORPHAN_MS = 10 * 60 * 1000,
     CHUNK_BYTES = 4096,
     DRAIN_CHUNKS_MAX = 64, /* of a dead VMM's last words: more than a pipe and a socket hold */
 };
 
-struct conn {
-    int fd;      /* -1: free */
-    int peer_fd; /* pidfd of the agent, -1 when it has no control or is not to be seen */
-    pid_t peer_pid;
-    uint16_t version;
-    bool has_control;
-    size_t got;
-    struct shim_msg msg;
-};
-
-struct server {
-    struct proc_id shim;
-    struct launched vmm;
-    const char *id;
-    int listen_fd;
-    int64_t started_ms;
-    bool ended;
-    bool acknowledged;
-    int wait_status;
-    int64_t orphan_deadline;
-    struct console console;
-    struct last_line words;
-    struct conn conns[CONNS_MAX];
-};
-
-static const struct conn free_slot = {.fd = -1, .peer_fd = -1};
+static const struct conn free_slot = {.fd = -1, .peer_fd = -1, .fds = {-1, -1, -1}};
 
 static struct conn *controller(struct server *s)
 {
@@ -81,7 +59,7 @@ static struct conn *controller(struct server *s)
 
 static void fill_message(struct server *s, enum shim_msg_type type, struct shim_msg *m)
 {
-    const char *text = last_line_get(&s->words);
+    const char *text = s->memory_error.msg[0] ? s->memory_error.msg : last_line_get(&s->words);
     *m = (struct shim_msg){
         .magic = SHIM_MSG_MAGIC,
         .type = (uint16_t)type,
@@ -106,8 +84,38 @@ static void fill_version_2(struct server *s, enum shim_refusal why, struct shim_
     m->controller_pid = c ? (uint32_t)c->peer_pid : 0;
 }
 
+static void fill_version_3(struct server *s, const struct reply *r, struct shim_msg *m)
+{
+    const struct save_numbers *n = r->numbers;
+    m->faults = s->memory->n_faults;
+    m->pages_ahead = s->memory->n_ahead;
+    if (n) {
+        m->pages_stored = n->pages_stored;
+        m->pages_zero = n->pages_zero;
+        m->pages_referred = n->pages_referred;
+        m->scan_us = n->scan_us;
+        m->write_us = n->write_us;
+        m->map_entries = n->map_entries;
+        m->map_blobs = n->map_blobs;
+    }
+    if (r->error) {
+        m->errnum = r->error->errnum;
+        memset(m->text, 0, sizeof m->text);
+        memcpy(m->text, r->error->msg, strnlen(r->error->msg, sizeof m->text - 1));
+    }
+}
+
+static void close_fds(struct conn *c)
+{
+    for (int i = 0; i < SAVE_FDS; i++)
+        if (c->fds[i] >= 0)
+            (void)close(TAKE_FD(c->fds[i]));
+    c->n_fds = 0;
+}
+
 static void conn_close(struct conn *c)
 {
+    close_fds(c);
     if (c->fd >= 0)
         (void)close(c->fd);
     if (c->peer_fd >= 0)
@@ -115,32 +123,32 @@ static void conn_close(struct conn *c)
     *c = free_slot;
 }
 
-/* A peer that leaves no room for a message of 512 bytes is not reading: it is dropped. */
-static void conn_send_why(
-    struct server *s, struct conn *c, enum shim_msg_type type, enum shim_refusal why)
+/* A peer that leaves no room for a message of 512 bytes is not reading. */
+void conn_reply(struct server *s, struct conn *c, const struct reply *r)
 {
     struct shim_msg m;
     ssize_t n = (ssize_t)shim_msg_bytes(c->version);
-    fill_message(s, type, &m);
+    fill_message(s, r->type, &m);
     m.version = c->version;
     if (c->version >= 2)
-        fill_version_2(s, why, &m);
+        fill_version_2(s, r->why, &m);
+    if (c->version >= 3)
+        fill_version_3(s, r, &m);
     if (send(c->fd, &m, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) != n)
         conn_close(c);
 }
 
-static void conn_send(struct server *s, struct conn *c, enum shim_msg_type type)
+void conn_send(struct server *s, struct conn *c, enum shim_msg_type type)
 {
-    conn_send_why(s, c, type, SHIM_REFUSAL_NONE);
+    conn_reply(s, c, &(struct reply){.type = type});
 }
 
-static void refuse(struct server *s, struct conn *c, enum shim_refusal why)
+void conn_refuse(struct server *s, struct conn *c, enum shim_refusal why)
 {
-    conn_send_why(s, c, SHIM_MSG_REFUSED, why);
+    conn_reply(s, c, &(struct reply){.type = SHIM_MSG_REFUSED, .why = why});
 }
 
-/* True when the other end has been closed; what it sent before does not matter then. */
-static bool conn_is_closed(const struct conn *c)
+bool conn_is_closed(const struct conn *c)
 {
     struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
@@ -188,12 +196,12 @@ static void handle_hello(struct server *s, struct conn *c)
 {
     uint16_t version = agree_version(&c->msg);
     if (version == 0) {
-        refuse(s, c, SHIM_REFUSAL_VERSION);
+        conn_refuse(s, c, SHIM_REFUSAL_VERSION);
         return;
     }
     c->version = version;
     if ((c->msg.flags & SHIM_HELLO_CONTROL) && !take_control(s, c, c->msg.flags))
-        refuse(s, c, SHIM_REFUSAL_CONTROLLED);
+        conn_refuse(s, c, SHIM_REFUSAL_CONTROLLED);
     else
         conn_send(s, c, SHIM_MSG_STATE);
 }
@@ -202,7 +210,7 @@ static void handle_kill(struct server *s, struct conn *c)
 {
     struct err ignored;
     if (!c->has_control) {
-        refuse(s, c, SHIM_REFUSAL_NO_CONTROL);
+        conn_refuse(s, c, SHIM_REFUSAL_NO_CONTROL);
         return;
     }
     (void)proc_signal(s->vmm.pidfd, SIGKILL, &ignored);
@@ -212,9 +220,9 @@ static void handle_kill(struct server *s, struct conn *c)
 static void handle_ack(struct server *s, struct conn *c)
 {
     if (!c->has_control)
-        refuse(s, c, SHIM_REFUSAL_NO_CONTROL);
+        conn_refuse(s, c, SHIM_REFUSAL_NO_CONTROL);
     else if (!s->ended)
-        refuse(s, c, SHIM_REFUSAL_RUNNING);
+        conn_refuse(s, c, SHIM_REFUSAL_RUNNING);
     else
         s->acknowledged = true;
 }
@@ -231,7 +239,7 @@ static void handle_request(struct server *s, struct conn *c)
         return;
     }
     if (m->version != c->version) {
-        refuse(s, c, SHIM_REFUSAL_VERSION);
+        conn_refuse(s, c, SHIM_REFUSAL_VERSION);
         return;
     }
     switch (m->type) {
@@ -244,26 +252,37 @@ static void handle_request(struct server *s, struct conn *c)
     case SHIM_MSG_ACK:
         handle_ack(s, c);
         break;
+    case SHIM_MSG_SAVE:
+    case SHIM_MSG_COMMIT:
+    case SHIM_MSG_CANCEL:
+    case SHIM_MSG_HINTS:
+        serve_memory_request(s, c);
+        break;
     default:
-        refuse(s, c, SHIM_REFUSAL_TYPE);
+        conn_refuse(s, c, SHIM_REFUSAL_TYPE);
     }
 }
 
 /* Reads at most one message, so that no peer keeps the loop for itself. */
 static void conn_read(struct server *s, struct conn *c)
 {
+    struct err e = {0};
     char *dst = (char *)&c->msg;
-    ssize_t got = recv(c->fd, dst + c->got, sizeof c->msg - c->got, MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+    size_t n = 0;
+    ssize_t got = sock_recv_fds(c->fd, dst + c->got, sizeof c->msg - c->got, c->fds + c->n_fds,
+        SAVE_FDS - c->n_fds, &n, &e);
+    if (got < 0 && (e.errnum == EAGAIN || e.errnum == EINTR))
         return;
     if (got <= 0) {
         conn_close(c);
         return;
     }
+    c->n_fds += n;
     c->got += (size_t)got;
     if (c->got == sizeof c->msg) {
         c->got = 0;
         handle_request(s, c);
+        close_fds(c);
     }
 }
 
@@ -337,10 +356,13 @@ static int wait_ms(struct server *s)
         s->orphan_deadline = DEADLINE_NEVER;
     else if (s->orphan_deadline == DEADLINE_NEVER)
         s->orphan_deadline = deadline_in_ms(ORPHAN_MS);
+    if (s->handshake_deadline < s->orphan_deadline)
+        return deadline_poll_ms(s->handshake_deadline);
     return deadline_poll_ms(s->orphan_deadline);
 }
 
 enum {
+    SLOT_MEMORY,
     SLOT_VMM,
     SLOT_OUTPUT,
     SLOT_SERIAL,
@@ -351,6 +373,7 @@ enum {
 
 static void fill_slots(const struct server *s, struct pollfd *slots)
 {
+    slots[SLOT_MEMORY] = (struct pollfd){.fd = serve_memory_fd(s), .events = POLLIN};
     slots[SLOT_VMM] = (struct pollfd){.fd = s->ended ? -1 : s->vmm.pidfd, .events = POLLIN};
     slots[SLOT_OUTPUT] = (struct pollfd){.fd = s->vmm.output_fd, .events = POLLIN};
     slots[SLOT_SERIAL] = (struct pollfd){.fd = s->vmm.serial_fd, .events = POLLIN};
@@ -361,6 +384,8 @@ static void fill_slots(const struct server *s, struct pollfd *slots)
 
 static void handle_slots(struct server *s, const struct pollfd *slots)
 {
+    if (slots[SLOT_MEMORY].revents)
+        serve_memory(s);
     if (slots[SLOT_OUTPUT].revents)
         (void)copy_output(s, &s->vmm.output_fd, &s->words);
     if (slots[SLOT_SERIAL].revents)
@@ -379,12 +404,12 @@ static int loop(struct server *s, struct err *e)
     struct pollfd slots[SLOT_COUNT];
     while (!s->acknowledged) {
         int ready;
-        int timeout_ms = wait_ms(s);
+        int timeout_ms = serve_memory_deadline(s) ? 0 : wait_ms(s);
         fill_slots(s, slots);
         ready = poll(slots, SLOT_COUNT, timeout_ms);
         if (ready < 0 && errno != EINTR)
             return err_sys(e, errno, "poll");
-        if (ready == 0)
+        if (ready == 0 && deadline_poll_ms(s->orphan_deadline) == 0)
             return 0;
         if (ready > 0)
             handle_slots(s, slots);
@@ -404,10 +429,12 @@ int serve(const struct serve_params *params, struct err *e)
 {
     struct server s = {
         .vmm = params->vmm,
+        .memory = params->memory,
         .id = params->id,
         .listen_fd = params->listen_fd,
         .started_ms = clock_mono_ms(),
         .orphan_deadline = DEADLINE_NEVER,
+        .handshake_deadline = deadline_in_ms(SERVE_HANDSHAKE_MS),
     };
     for (int i = 0; i < CONNS_MAX; i++)
         s.conns[i] = free_slot;

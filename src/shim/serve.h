@@ -7,6 +7,7 @@
 
 struct serve_params {
     struct launched vmm;
+    struct memory *memory; /* attached to it */
     const char *id;
     int agent_fd; /* the connection that the launch came over */
     int listen_fd;

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -95,11 +96,16 @@ static const struct denied denied_calls[] = {
     {SCMP_SYS(vhangup), REFUSE},
 };
 
-/* Requests on the TAP's descriptor that would change the device under the host, and the one that
- * types on somebody's terminal. */
+/* Newer than the headers of some systems. */
+#define UFFD_MOVE _IOC(_IOC_READ | _IOC_WRITE, UFFDIO, 0x05, 40)
+#define UFFD_POISON _IOC(_IOC_READ | _IOC_WRITE, UFFDIO, 0x08, 32)
+
+/* Requests on the TAP's descriptor that would change the device under the host, the one that types
+ * on somebody's terminal, and those that end a fault in the VMM's memory: only the shim may. */
 static const uint64_t denied_ioctls[] = {TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP,
     TUNSETLINK, TUNSETQUEUE, TUNSETDEBUG, TUNSETSTEERINGEBPF, TUNSETFILTEREBPF, TUNATTACHFILTER,
-    SIOCSIFHWADDR, TIOCSTI};
+    SIOCSIFHWADDR, TIOCSTI, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_COPY, UFFDIO_ZEROPAGE,
+    UFFDIO_WRITEPROTECT, UFFDIO_CONTINUE, UFFD_MOVE, UFFD_POISON};
 
 static const uint64_t denied_clone_flags[] = {CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS,
     CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET};

@@ -7,8 +7,10 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -62,6 +64,8 @@ static void test_calls_that_end_it(void **state)
         {"process_vm_writev", SYS_process_vm_writev, 0},
         {"io_uring_setup", SYS_io_uring_setup, 0},
         {"keyctl", SYS_keyctl, 0},
+        {"userfaultfd", SYS_userfaultfd, 0},
+        {"process_vm_readv", SYS_process_vm_readv, 0},
         {"x32 read", 0x40000000 | SYS_read, -1},
     };
     (void)state;
@@ -76,10 +80,24 @@ static void test_calls_of_the_loop(void **state)
 {
     static const long calls[] = {SYS_poll, SYS_read, SYS_write, SYS_recvfrom, SYS_sendto,
         SYS_accept4, SYS_close, SYS_getsockopt, SYS_openat, SYS_renameat, SYS_ftruncate,
-        SYS_pidfd_open, SYS_pidfd_send_signal, SYS_wait4, SYS_clock_gettime};
+        SYS_pidfd_open, SYS_pidfd_send_signal, SYS_wait4, SYS_clock_gettime, SYS_recvmsg,
+        SYS_pread64, SYS_pwrite64, SYS_munmap, SYS_newfstatat};
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(calls); i++)
         assert_int_equal(try_call(calls[i], -1, 0, 0), 0);
+}
+
+/* Only what page faults and scans need. */
+static void test_requests(void **state)
+{
+    static const unsigned long allowed[] = {
+        UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WAKE, _IOC(_IOC_READ | _IOC_WRITE, 'f', 16, 96)};
+    static const unsigned long ended[] = {UFFDIO_REGISTER, UFFDIO_API, FIONREAD, TIOCSTI};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(allowed); i++)
+        assert_int_equal(try_call(SYS_ioctl, -1, (long)allowed[i], 0), 0);
+    for (size_t i = 0; i < ARRAY_LEN(ended); i++)
+        assert_true(WIFSIGNALED(try_call(SYS_ioctl, -1, (long)ended[i], 0)));
 }
 
 /* int 0x80 reaches the calls of the 32-bit ABI, where 3 is read. */
@@ -106,6 +124,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_calls_that_end_it),
         cmocka_unit_test(test_calls_of_the_loop),
+        cmocka_unit_test(test_requests),
         cmocka_unit_test(test_other_abi),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

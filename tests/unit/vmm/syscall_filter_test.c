@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -101,6 +102,13 @@ static void test_ioctls(void **state)
     assert_int_equal(under_filter(SYS_ioctl, -1, (long)TUNSETPERSIST), EPERM);
     assert_int_equal(under_filter(SYS_ioctl, -1, (long)TUNSETOWNER | (1l << 32)), EPERM);
     assert_int_equal(under_filter(SYS_ioctl, -1, TIOCSTI), EPERM);
+    assert_int_equal(under_filter(SYS_ioctl, -1, (long)UFFDIO_COPY), EPERM);
+    assert_int_equal(under_filter(SYS_ioctl, -1, (long)UFFDIO_ZEROPAGE), EPERM);
+    assert_int_equal(under_filter(SYS_ioctl, -1, (long)UFFDIO_WAKE), EPERM);
+    assert_int_equal(under_filter(SYS_ioctl, -1, (long)UFFDIO_UNREGISTER), EPERM);
+    /* The library needs these. */
+    assert_int_equal(under_filter(SYS_ioctl, -1, (long)UFFDIO_API), EBADF);
+    assert_int_equal(under_filter(SYS_ioctl, -1, (long)UFFDIO_REGISTER), EBADF);
     /* What QEMU asks of its TAP gets as far as the descriptor. */
     assert_int_equal(under_filter(SYS_ioctl, -1, (long)TUNSETOFFLOAD), EBADF);
     assert_int_equal(under_filter(SYS_ioctl, -1, (long)TUNGETIFF), EBADF);
