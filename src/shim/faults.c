@@ -45,8 +45,10 @@ static bool is_removed(const struct memory *m, uint64_t offset)
 
 static void handle_removal(struct memory *m, uint64_t start, uint64_t end)
 {
-    if (start >= m->base && end >= start && end - m->base <= m->bytes)
+    if (start >= m->base && end >= start && end - m->base <= m->bytes) {
         set_bits(m->removed, start - m->base, end - start);
+        m->any_removed = true;
+    }
 }
 
 static int handle_message(struct memory *m, const struct uffd_msg *msg, struct err *e)

@@ -53,6 +53,7 @@ struct memory {
     int hints_fd;
     uint64_t *touched; /* bitmaps of pages: served at faults, */
     uint64_t *removed; /* given back by the VMM: zeros now */
+    bool any_removed;
     size_t bitmap_bytes;
     uint64_t waiting[MEMORY_FAULTS_MAX]; /* faults that were read and not served yet */
     size_t n_waiting;

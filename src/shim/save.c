@@ -89,14 +89,37 @@ static int refer(struct save *s, const struct memory_map_entry *at, uint64_t len
     return memory_map_write(&s->map, length, *number, from, e);
 }
 
+static bool is_removed(const struct memory *m, uint64_t offset)
+{
+    uint64_t page = offset / MEMORY_PAGE;
+    return m->removed[page / 64] >> (page % 64) & 1;
+}
+
+/* Pages that the VMM has given back and not touched again are zeros: the length of those, or of the
+ * others, from the map's end on. */
+static uint64_t same_from(const struct save *s, uint64_t end)
+{
+    uint64_t to = s->map.at + MEMORY_PAGE;
+    if (!s->m->any_removed)
+        return end - s->map.at;
+    while (to < end && is_removed(s->m, to) == is_removed(s->m, s->map.at))
+        to += MEMORY_PAGE;
+    return to - s->map.at;
+}
+
 /* Nothing was written up to `end`. */
 static int inherit(struct save *s, uint64_t end, struct err *e)
 {
     while (s->map.at < end) {
         const struct memory_map_entry *at = source_at(s);
         uint64_t stop = at->offset + at->length < end ? at->offset + at->length : end;
-        if (refer(s, at, stop - s->map.at, e) < 0)
+        uint64_t n = same_from(s, stop);
+        if (s->m->any_removed && is_removed(s->m, s->map.at)) {
+            if (memory_map_write(&s->map, n, 0, 0, e) < 0)
+                return -1;
+        } else if (refer(s, at, n, e) < 0) {
             return -1;
+        }
     }
     return 0;
 }

@@ -325,6 +325,22 @@ static void expect_numbers(
     assert_int_equal(m->pages_referred, referred);
 }
 
+/* The bound holds for the static program; a sanitizer's runtime has its own memory. */
+static void expect_small(const struct machine *m, long most_kib)
+{
+    AUTO_BUF struct buf text = BUF_INIT(1 << 16);
+    const char *at;
+    long kib = -1;
+    fixture_read_proc(m->shim, "smaps_rollup", &text);
+    buf_append_char(&text, '\0');
+    at = strstr(text.p, "Private_Dirty:");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, "Private_Dirty: %ld kB", &kib), 1);
+    (void)printf("shim: Private_Dirty %ld KiB\n", kib);
+    if (SHIM_STATIC)
+        assert_true(kib >= 0 && kib <= most_kib);
+}
+
 /* Boot, three live snapshots, and two restores on top of each other. */
 static void go_round(const struct fixture *f, uint32_t kind, uint32_t flags)
 {
@@ -367,6 +383,7 @@ static void go_round(const struct fixture *f, uint32_t kind, uint32_t flags)
     expect_numbers(&got, kind == SHIM_MEMORY_UFFD && flags ? 101 : 102, 1, 0);
     assert_int_equal(got.map_blobs, 3);
     compare(&m);
+    expect_small(&m, 256);
     stop(&m);
     r.map = maps[3];
     m = start(f, &r);
