@@ -99,7 +99,7 @@ static int blob_of(const unsigned char *name)
 static struct memory_map map_of(int fd)
 {
     struct err e = {0};
-    struct memory_map m;
+    struct memory_map m = {0};
     off_t n = lseek(fd, 0, SEEK_END);
     void *p = mmap(NULL, (size_t)n, PROT_READ, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED || memory_map_parse(p, (size_t)n, &m, &e) < 0)
