@@ -7,9 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/sock.h"
 
@@ -132,6 +135,18 @@ static int take_answer(struct qmp *q, const char *command, const struct json_val
     return err_set(e, ERR_PROTOCOL, "the VMM does not answer %s", command);
 }
 
+/* connect(2) and sendmsg(2) wait no longer; then they fail with EAGAIN. */
+static int bound_sending(int fd, int64_t deadline, struct err *e)
+{
+    int ms = deadline_poll_ms(deadline);
+    struct timeval t = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000L};
+    if (ms <= 0)
+        t = (struct timeval){.tv_usec = ms == 0}; /* 0 is for ever */
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t) < 0)
+        return err_sys(e, errno, "SO_SNDTIMEO");
+    return 0;
+}
+
 static int send_command(struct qmp *q, const struct qmp_command *c, int64_t deadline, struct err *e)
 {
     AUTO_BUF struct buf text = BUF_INIT(COMMAND_BYTES_MAX);
@@ -142,13 +157,17 @@ static int send_command(struct qmp *q, const struct qmp_command *c, int64_t dead
     if (text.failed)
         return err_set(e, ERR_TOO_LARGE, "the command %s is too long", c->name);
     if (c->fd >= 0)
-        return sock_send_fds(q->fd, text.p, text.len, &c->fd, 1, e);
+        return bound_sending(q->fd, deadline, e) < 0
+                   ? -1
+                   : sock_send_fds(q->fd, text.p, text.len, &c->fd, 1, e);
     return io_write_full(q->fd, text.p, text.len, deadline, e);
 }
 
-/* A monitor that is gone is a VMM that has ended. */
+/* A monitor that is gone is a VMM that has ended, one that takes nothing is a VMM that hangs. */
 static int unavailable(struct err *e)
 {
+    if (e->errnum == EAGAIN)
+        e->kind = ERR_TIMEOUT;
     if (e->errnum == EPIPE || e->errnum == ECONNRESET || e->errnum == ECONNREFUSED ||
         e->errnum == ENOENT)
         e->kind = ERR_UNAVAILABLE;
@@ -196,9 +215,26 @@ struct qmp *qmp_attach(int fd, int64_t deadline, struct err *e)
     return q;
 }
 
+/* Connections that were given up stay in the queue of a VMM that takes none, until it is full: then
+ * connect(2) waits. */
+static int connect_monitor(const char *path, int64_t deadline, struct err *e)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return err_sys(e, errno, "socket");
+    if (!slice_copy_cstr(slice_cstr(path), a.sun_path, sizeof a.sun_path))
+        return err_set(e, ERR_INVALID, "the path of a socket is too long: %s", path);
+    if (bound_sending(fd, deadline, e) < 0)
+        return -1;
+    if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
+        return err_sys(e, errno, "connect %s", path);
+    return TAKE_FD(fd);
+}
+
 struct qmp *qmp_open(const char *path, int64_t deadline, struct err *e)
 {
-    int fd = sock_connect_unix(path, e);
+    int fd = connect_monitor(path, deadline, e);
     if (fd < 0) {
         (void)unavailable(e);
         (void)err_wrap(e, "monitor");
