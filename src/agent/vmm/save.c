@@ -27,7 +27,10 @@
 #include "base/io.h"
 #include "json/json.h"
 
-enum { CANCEL_MS = 10000 /* a shim looks for it every 256 KiB */ };
+enum {
+    CANCEL_MS = 10000, /* a shim looks for it every 256 KiB */
+    NODE_BYTES = 32,   /* QEMU's own bound of a node's name */
+};
 
 /* --- monitor --- */
 
@@ -151,28 +154,57 @@ int vmm_save_state(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
 
 /* --- overlay --- */
 
+/* The node that the disk writes to: "root", or what an earlier swap, perhaps another agent's,
+ * called it. */
+static int query_overlay(struct vmm *v, char dst[NODE_BYTES], int64_t deadline, struct err *e)
+{
+    static const char where[] = "{\"path\":\"/machine/peripheral/vda\",\"property\":\"drive\"}";
+    const struct qmp_command c = {.name = "qom-get", .arguments = where, .fd = -1};
+    const struct json_value *answer;
+    if (qmp_execute(v->qmp, &c, &answer, deadline, e) < 0)
+        return -1;
+    if (answer->type != JSON_STRING || !slice_copy_cstr(answer->string, dst, NODE_BYTES) ||
+        strncmp(dst, "root", 4) != 0 || dst[4 + strspn(dst + 4, "-0123456789")] != '\0')
+        return err_set(e, ERR_PROTOCOL, "the VMM does not say where its disk writes to");
+    return 0;
+}
+
+/* Hands the file over. QEMU chooses the set's number, which then is a new one. */
+static int add_fd(struct vmm *v, int fd, long long *ret_set, int64_t deadline, struct err *e)
+{
+    const struct qmp_command c = {.name = "add-fd", .fd = fd};
+    const struct json_value *answer;
+    const struct json_value *set;
+    if (qmp_execute(v->qmp, &c, &answer, deadline, e) < 0)
+        return -1;
+    set = json_get(answer, "fdset-id");
+    if (!set || set->type != JSON_INT || set->integer < 0)
+        return err_set(e, ERR_PROTOCOL, "the VMM does not say which descriptor it took");
+    *ret_set = set->integer;
+    return 0;
+}
+
+/* Names of nodes are new ones also after an attempt that failed half-way: by the clock. */
 static int swap_overlay(struct vmm *v, int overlay_fd, int64_t deadline, struct err *e)
 {
-    unsigned n = ++v->overlays;
-    char set[64];
+    long long n = clock_mono_us();
+    long long set;
     char file[256];
     char node[256];
-    char graph[128];
-    char from[24] = "root";
-    if (n > 1)
-        (void)snprintf(from, sizeof from, "root-%u", n - 1);
-    (void)snprintf(set, sizeof set, "{\"fdset-id\":%u}", 1000 + n);
+    char graph[160];
+    char from[NODE_BYTES];
+    if (query_overlay(v, from, deadline, e) < 0 || add_fd(v, overlay_fd, &set, deadline, e) < 0)
+        return -1;
     (void)snprintf(file, sizeof file,
-        "{\"driver\":\"file\",\"node-name\":\"overlay-file-%u\","
-        "\"filename\":\"/dev/fdset/%u\",\"discard\":\"unmap\",\"auto-read-only\":false}",
-        n, 1000 + n);
+        "{\"driver\":\"file\",\"node-name\":\"file-%lld\","
+        "\"filename\":\"/dev/fdset/%lld\",\"discard\":\"unmap\",\"auto-read-only\":false}",
+        n, set);
     (void)snprintf(node, sizeof node,
-        "{\"driver\":\"qcow2\",\"node-name\":\"root-%u\",\"file\":\"overlay-file-%u\","
+        "{\"driver\":\"qcow2\",\"node-name\":\"root-%lld\",\"file\":\"file-%lld\","
         "\"backing\":null,\"discard\":\"unmap\"}",
         n, n);
-    (void)snprintf(graph, sizeof graph, "{\"node\":\"%s\",\"overlay\":\"root-%u\"}", from, n);
-    if (command(v, "add-fd", set, overlay_fd, deadline, e) < 0 ||
-        command(v, "blockdev-add", file, -1, deadline, e) < 0 ||
+    (void)snprintf(graph, sizeof graph, "{\"node\":\"%s\",\"overlay\":\"root-%lld\"}", from, n);
+    if (command(v, "blockdev-add", file, -1, deadline, e) < 0 ||
         command(v, "blockdev-add", node, -1, deadline, e) < 0)
         return -1;
     return command(v, "blockdev-snapshot", graph, -1, deadline, e);
@@ -230,39 +262,43 @@ static int check_version(const struct vmm *v, struct err *e)
     return 0;
 }
 
-/* True when the reply has come, or will not before the deadline; false when it is broken off. */
-static bool await_reply(const struct vmm *v, int cancel_fd, int64_t deadline)
+/* ERR_NONE when there is something to read, else why there will be no waiting for it. */
+static enum err_kind await_reply(const struct vmm *v, int cancel_fd, int64_t deadline)
 {
     struct pollfd p[] = {{.fd = v->link, .events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
     int n;
     do
         n = poll(p, ARRAY_LEN(p), deadline_poll_ms(deadline));
     while (n < 0 && errno == EINTR);
-    return n <= 0 || p[0].revents != 0;
+    if (n == 0)
+        return ERR_TIMEOUT;
+    return n < 0 || p[0].revents != 0 ? ERR_NONE : ERR_CANCELED;
 }
 
-/* Whatever the shim says now is the end of the save, too late or not. */
-static int cancel(struct vmm *v, struct shim_msg *ret, struct err *e)
+/* Breaks the save off. Whatever the shim says now is its end, too late or not; unread, it would
+ * pass for the reply to the next request. */
+static int cancel(struct vmm *v, enum err_kind why, struct shim_msg *ret, struct err *e)
 {
     int64_t deadline = deadline_in_ms(CANCEL_MS);
     if (shim_send(v->link, v->version, SHIM_MSG_CANCEL, deadline, e) < 0)
         return -1;
-    if (take_reply(v, SHIM_MSG_SAVED, ret, deadline, e) < 0)
+    if (take_reply(v, SHIM_MSG_SAVED, ret, deadline, e) < 0 && e->kind != ERR_CANCELED)
         return -1;
-    return err_set(e, ERR_CANCELED, "broken off");
+    return err_set(e, why, why == ERR_TIMEOUT ? "it takes too long" : "broken off");
 }
 
 int vmm_save_memory(struct vmm *v, const struct vmm_save *save, struct vmm_saved *ret,
     int64_t deadline, struct err *e)
 {
     const int fds[] = {save->blob_fd, save->sums_fd, save->map_fd};
+    enum err_kind why;
     struct shim_msg m;
     int rc;
     if (check_version(v, e) < 0 ||
         shim_send_fds(v->link, SHIM_MSG_SAVE, save->blob.bytes, fds, ARRAY_LEN(fds), e) < 0)
         return err_wrap(e, "save memory");
-    rc = await_reply(v, save->cancel_fd, deadline) ? take_reply(v, SHIM_MSG_SAVED, &m, deadline, e)
-                                                   : cancel(v, &m, e);
+    why = await_reply(v, save->cancel_fd, deadline);
+    rc = why == ERR_NONE ? take_reply(v, SHIM_MSG_SAVED, &m, deadline, e) : cancel(v, why, &m, e);
     if (rc < 0)
         return err_wrap(e, "save memory");
     *ret = (struct vmm_saved){.pages_stored = m.pages_stored,

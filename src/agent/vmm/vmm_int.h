@@ -21,9 +21,8 @@ struct vmm {
     int shim_pidfd;
     int vmm_pidfd; /* -1 when it had ended before it could be opened */
     bool stopped;
-    bool can_save;     /* its memory is the shim's business */
-    struct qmp *qmp;   /* only while the vCPUs stand still; NULL otherwise */
-    unsigned overlays; /* that it was switched to, for names of nodes */
+    bool can_save;   /* its memory is the shim's business */
+    struct qmp *qmp; /* only while the vCPUs stand still; NULL otherwise */
     char exit_text[EXIT_TEXT_MAX];
 };
 
