@@ -11,6 +11,7 @@
 #include "agent/vmm/qemu_args.h"
 #include "base/cleanup.h"
 #include "proto/limits.h"
+#include "proto/shim.h"
 
 static const struct qemu_facts facts = {
     .id = "sbaaaaaaaaaaaaaaaaaaaa",
@@ -187,6 +188,100 @@ static void test_refuses(void **state)
     assert_int_equal(qemu_args_build(&f, &a, &e), -1);
 }
 
+/* The value of the option that holds `text`, NULL if there is none. */
+static const char *value_with(const struct qemu_args *a, const char *option, const char *text)
+{
+    const char *v;
+    for (int n = 0; (v = value_of(a, option, n)); n++)
+        if (strstr(v, text))
+            return v;
+    return NULL;
+}
+
+static void test_memory(void **state)
+{
+    struct qemu_facts f = facts;
+    struct qemu_args a = build(&f);
+    (void)state;
+    assert_null(strstr(value_of(&a, "-M", 0), "memory-backend"));
+    assert_false(has(&a, "-object"));
+    qemu_args_done(&a);
+    f.use_library = true;
+    a = build(&f);
+    assert_non_null(strstr(value_of(&a, "-M", 0), ",memory-backend=ram"));
+    assert_string_equal(value_of(&a, "-object", 0),
+        "memory-backend-file,id=ram,size=512M,mem-path=" SHIM_RAM_PATH ",share=on");
+    qemu_args_done(&a);
+}
+
+/* The same machine in the same order, but for what boots it. */
+static void test_restores(void **state)
+{
+    struct qemu_facts f = facts;
+    struct qemu_args cold;
+    struct qemu_args a;
+    const char *device;
+    (void)state;
+    f.use_library = true;
+    cold = build(&f);
+    f.restores = true;
+    f.kernel = f.initrd = NULL;
+    a = build(&f);
+    assert_string_equal(value_of(&a, "-incoming", 0), "defer");
+    assert_false(has(&cold, "-incoming"));
+    assert_false(has(&a, "-kernel") || has(&a, "-initrd") || has(&a, "-append"));
+    for (int n = 0; (device = value_of(&cold, "-device", n)); n++)
+        assert_string_equal(value_of(&a, "-device", n), device);
+    assert_string_equal(value_of(&a, "-M", 0), value_of(&cold, "-M", 0));
+    qemu_args_done(&a);
+    qemu_args_done(&cold);
+}
+
+static void test_layers(void **state)
+{
+    struct qemu_facts f = facts;
+    struct qemu_args a;
+    const char *v;
+    (void)state;
+    f.n_layers = 2;
+    a = build(&f);
+    v = value_with(&a, "-blockdev", "\"node-name\":\"layer-0\"");
+    assert_non_null(strstr(v, "\"backing\":\"base\""));
+    assert_non_null(strstr(v, "\"read-only\":true"));
+    v = value_with(&a, "-blockdev", "\"node-name\":\"layer-file-0\"");
+    assert_non_null(strstr(v, "\"read-only\":true"));
+    v = value_with(&a, "-blockdev", "\"node-name\":\"layer-1\"");
+    assert_non_null(strstr(v, "\"backing\":\"layer-0\""));
+    v = value_with(&a, "-blockdev", "\"node-name\":\"root\"");
+    assert_non_null(strstr(v, "\"backing\":\"layer-1\""));
+    assert_non_null(value_with(&a, "-add-fd", "fd=8,"));
+    assert_non_null(value_with(&a, "-add-fd", "fd=9,"));
+    qemu_args_done(&a);
+    f.n_layers = SHIM_LAYERS_MAX;
+    a = build(&f); /* as many fit */
+    qemu_args_done(&a);
+}
+
+static void test_monitor(void **state)
+{
+    struct qemu_args a = build(&facts);
+    (void)state;
+    assert_non_null(value_with(&a, "-chardev", "fd=7,server=on,wait=off"));
+    assert_non_null(strstr(value_of(&a, "-mon", 0), "mode=control"));
+    qemu_args_done(&a);
+}
+
+static void test_too_many_layers(void **state)
+{
+    struct err e = {0};
+    struct qemu_args a;
+    struct qemu_facts f = facts;
+    (void)state;
+    f.n_layers = SHIM_LAYERS_MAX + 1;
+    assert_int_equal(qemu_args_build(&f, &a, &e), -1);
+    assert_int_equal(e.kind, ERR_TOO_LARGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +291,11 @@ int main(void)
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_disk_graph),
         cmocka_unit_test(test_by_hand),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_restores),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_monitor),
+        cmocka_unit_test(test_too_many_layers),
         cmocka_unit_test(test_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

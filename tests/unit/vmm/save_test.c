@@ -196,6 +196,9 @@ static void test_commit(void **state)
     assert_int_equal(vmm_save_commit(&f->vmm, soon(), &e), 0);
     expect_request(f, SHIM_MSG_COMMIT);
     f->vmm.can_save = false;
+    f->vmm.qmp = qmp_close(f->vmm.qmp);
+    assert_int_equal(vmm_pause(&f->vmm, soon(), &e), -1);
+    assert_int_equal(e.kind, ERR_UNSUPPORTED);
     assert_int_equal(vmm_save_commit(&f->vmm, soon(), &e), -1);
     assert_int_equal(e.kind, ERR_UNSUPPORTED);
 }
