@@ -7,6 +7,8 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,7 @@
 #include "agent/disk/disk.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/io.h"
 #include "vm_fixture.h"
 
 struct saved {
@@ -158,6 +161,34 @@ static void test_saved_and_restored(void **state)
     (void)close(s.layer);
 }
 
+/* Whoever watches for the end still sees it. */
+static void test_killed_before_it_is_saved(void **state)
+{
+    const struct fixture *f = *state;
+    struct err e = {0};
+    struct vmm_saved numbers;
+    struct vmm_boot boot = fixture_boot(f, GUEST_CHATTY);
+    struct vmm *v = vmm_start(&f->host, &boot, &e);
+    AUTO_CLOSE int blob = file(f, "blob");
+    AUTO_CLOSE int sums = file(f, "sums");
+    AUTO_CLOSE int map = file(f, "map");
+    const struct vmm_save save = {
+        .blob = {.bytes = {1}}, .blob_fd = blob, .sums_fd = sums, .map_fd = map, .cancel_fd = -1};
+    assert_non_null(v);
+    MUST(vmm_pause(v, soon(), &e));
+    assert_int_equal(kill(vmm_pid(v), SIGKILL), 0);
+    assert_true(io_wait(vmm_event_fd(v), POLLIN, soon(), &e) > 0);
+    assert_int_equal(vmm_save_memory(v, &save, &numbers, soon(), &e), -1);
+    assert_int_equal(e.kind, ERR_UNAVAILABLE);
+    assert_non_null(strstr(e.msg, "qemu killed by SIGKILL"));
+    assert_int_equal(vmm_run(v, soon(), &e), -1);
+    assert_int_equal(e.kind, ERR_UNAVAILABLE);
+    assert_true(io_wait(vmm_event_fd(v), POLLIN, soon(), &e) > 0);
+    assert_string_equal(vmm_exit_text(v), "qemu killed by SIGKILL");
+    MUST(vmm_stop(v, soon(), &e));
+    (void)vmm_free(v);
+}
+
 static int set_up(void **state)
 {
     static char keep[FIXTURE_PATH_MAX + 16];
@@ -181,6 +212,7 @@ int main(void)
     const char *missing = fixture_missing();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_saved_and_restored, fixture_tidy),
+        cmocka_unit_test_teardown(test_killed_before_it_is_saved, fixture_tidy),
     };
     if (missing) {
         (void)printf("skipped: %s\n", missing);
