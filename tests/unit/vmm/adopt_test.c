@@ -329,7 +329,7 @@ static void test_newer_shim(void **state)
         pid_t pid;
         r.n = sizes[i];
         pid = start_role(&r);
-        assert_not_adopted(f, &r.id, ERR_UNSUPPORTED, "speaks version 3, this agent 1 to 2");
+        assert_not_adopted(f, &r.id, ERR_UNSUPPORTED, "speaks version 4, this agent 1 to 3");
         end_role(&r, pid);
     }
 }
