@@ -19,7 +19,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tools/lib.sh
 . "$here/lib.sh"
 
-programs=(torpor torpor-agent torpor-control torpor-shim torpor-init torpor-envd)
+programs=(torpor torpor-agent torpor-control torpor-shim torpor-memory.so torpor-init torpor-envd)
 
 # One of these at a time for an installation; torpor up and down have a lock of their own.
 lock_build() {
@@ -30,7 +30,7 @@ lock_build() {
 
 # stage_programs: builds, or takes TORPOR_PROGRAMS; copies all into `staged`.
 stage_programs() {
-    local from=("$checkout"/build/release/src/{cli/torpor,agent/torpor-agent,control/torpor-control,shim/torpor-shim}
+    local from=("$checkout"/build/release/src/{cli/torpor,agent/torpor-agent,control/torpor-control,shim/torpor-shim,preload/torpor-memory.so}
         "$checkout"/build/guest/src/{guestinit/torpor-init,envd/torpor-envd})
     if [ -n "${TORPOR_PROGRAMS:-}" ]; then
         from=("${programs[@]/#/$TORPOR_PROGRAMS/}")

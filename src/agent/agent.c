@@ -30,6 +30,7 @@ struct agent {
     struct agent_rpc *rpc;
     char self[PATH_MAX];
     char shim[PATH_MAX];
+    char library[PATH_MAX];
     char socket[PATH_MAX];
 };
 
@@ -62,6 +63,7 @@ static int check_accel(const char *v, struct err *e)
 static int find_programs(struct agent *a, struct err *e)
 {
     const char *shim = setting("TORPOR_SHIM", NULL);
+    const char *library;
     ssize_t n = readlink("/proc/self/exe", a->self, sizeof a->self - 1);
     char *slash;
     if (n < 0)
@@ -77,6 +79,38 @@ static int find_programs(struct agent *a, struct err *e)
     }
     if (access(a->shim, X_OK) < 0)
         return err_sys(e, errno, "TORPOR_SHIM=%s", a->shim);
+    library = setting("TORPOR_MEMORY_LIBRARY", NULL);
+    slash = strrchr(a->shim, '/');
+    if (library)
+        (void)snprintf(a->library, sizeof a->library, "%s", library);
+    else if (!slash || snprintf(a->library, sizeof a->library, "%.*s/torpor-memory.so",
+                           (int)(slash - a->shim), a->shim) >= (int)sizeof a->library)
+        return err_set(e, ERR_INVALID, "path too long");
+    if (access(a->library, R_OK) < 0)
+        return err_sys(e, errno, "TORPOR_MEMORY_LIBRARY=%s", a->library);
+    return 0;
+}
+
+static int read_memory(enum life_memory *ret, struct err *e)
+{
+    const char *v = setting("TORPOR_MEMORY", "auto");
+    if (strcmp(v, "auto") == 0)
+        *ret = LIFE_MEMORY_AUTO;
+    else if (strcmp(v, "file") == 0)
+        *ret = LIFE_MEMORY_FILE;
+    else if (strcmp(v, "uffd") == 0)
+        *ret = LIFE_MEMORY_UFFD;
+    else
+        return err_field(e, "TORPOR_MEMORY", "TORPOR_MEMORY=%s: must be auto, file or uffd", v);
+    return 0;
+}
+
+static int read_warm(bool *ret_no_warm, struct err *e)
+{
+    const char *v = setting("TORPOR_WARM", "on");
+    if (strcmp(v, "on") != 0 && strcmp(v, "off") != 0)
+        return err_field(e, "TORPOR_WARM", "TORPOR_WARM=%s: must be on or off", v);
+    *ret_no_warm = strcmp(v, "off") == 0;
     return 0;
 }
 
@@ -90,12 +124,14 @@ static int read_settings(const struct agent *a, struct life_config *c, struct er
         .run_base = setting("TORPOR_RUN_BASE", "/run/torpor"),
         .shim = a->shim,
         .self = a->self,
+        .library = a->library,
         .accel = setting("TORPOR_ACCEL", "auto"),
         .net_range = setting("TORPOR_NET", "10.11.0.0/16"),
         .resolver = setting("TORPOR_RESOLVER", NULL)};
     if (!c->dir)
         return err_field(e, "TORPOR_DIR", "TORPOR_DIR is not set: the data folder");
-    if (check_accel(c->accel, e) < 0 ||
+    if (check_accel(c->accel, e) < 0 || read_memory(&c->memory, e) < 0 ||
+        read_warm(&c->no_warm, e) < 0 ||
         setting_number("TORPOR_SLOTS", SLOTS_DEFAULT, 1, NET_SLOTS_MAX, &slots, e) < 0 ||
         setting_number("TORPOR_MEMORY_MB", 0, 0, MEMORY_MB_MAX, &memory_mb, e) < 0 ||
         setting_number("TORPOR_VCPUS_PER_CORE", 0, 1, 1024, &vcpus_per_core, e) < 0 ||

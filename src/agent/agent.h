@@ -14,6 +14,10 @@ struct agent;
  *   TORPOR_AGENT_SOCKET   where it listens (<run base>/<instance>/agent.sock)
  *   TORPOR_CONTROL_UID    who may call beside root (0)
  *   TORPOR_SHIM           path of torpor-shim (beside this program)
+ *   TORPOR_MEMORY_LIBRARY path of torpor-memory.so (beside torpor-shim)
+ *   TORPOR_MEMORY         auto, file, uffd: how restored memory comes back (auto)
+ *   TORPOR_PAGEMAP        old: find written pages as kernels before 6.7 do
+ *   TORPOR_WARM           on, off: whether base templates start warm (on)
  *   TORPOR_ACCEL          auto, kvm, tcg (auto)
  *   TORPOR_NET            IPv4 /16 of all instances (10.11.0.0/16)
  *   TORPOR_RESOLVER       where guests' DNS goes (of /etc/resolv.conf)
@@ -28,9 +32,9 @@ struct agent *agent_start(int ready_fd, struct err *e);
 /* Leaves: VMs run on and are adopted by the next agent of this data folder. */
 int agent_stop(struct agent *a, struct err *e);
 
-/* Without serving anybody: stops every VM of the data folder (its sandbox becomes `stopped`, its
- * files stay) and removes everything of its instance from the host. ERR_CONFLICT while an agent
- * serves it. */
+/* Without serving anybody: puts every sandbox of the data folder to sleep (one that cannot is
+ * `stopped`, its files stay) and removes everything of its instance from the host. ERR_CONFLICT
+ * while an agent serves it. */
 int agent_stop_all(struct err *e);
 
 #endif

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "agent/guest/guest.h"
-#include "agent/life/life.h"
 #include "agent/life/templates.h"
+#include "agent/rpc_int.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -22,8 +22,6 @@
 #include "http/server.h"
 #include "http/status.h"
 #include "proto/limits.h"
-#include "rpc/agent_v1.h"
-#include "rpc/server.h"
 
 enum {
     THREADS_MAX = 512, /* an exec holds one for as long as it runs */
@@ -39,42 +37,44 @@ struct agent_rpc {
     uid_t control_uid;
 };
 
-static struct slice copy(struct arena *a, const char *s)
+struct slice rpc_copy(struct arena *a, const char *s)
 {
     size_t n = strlen(s);
     char *p = arena_strndup(a, s, n);
     return slice_of(p, p ? n : 0);
 }
 
-static struct agent_sandbox_info *to_message(struct arena *a, const struct life_info *info)
+struct agent_sandbox_info *rpc_sandbox_message(struct arena *a, const struct life_info *info)
 {
     struct agent_sandbox_info *m = arena_alloc(a, sizeof *m);
     const struct journal_entry *s = &info->entry;
     if (!m)
         return NULL;
-    *m = (struct agent_sandbox_info){.sandbox_id = copy(a, s->id.text),
+    *m = (struct agent_sandbox_info){.sandbox_id = rpc_copy(a, s->id.text),
         .status = slice_cstr(sandbox_status_name(s->state.status)),
-        .template = copy(a, s->template),
+        .template = rpc_copy(a, s->template),
         .vcpus = s->vcpus,
         .memory_mb = s->memory_mb,
-        .host_ip = copy(a, info->host_ip),
+        .host_ip = rpc_copy(a, info->host_ip),
         .created_at_ms = s->created_at_ms,
         .last_active_at_ms = s->last_active_at_ms,
         .timeout_sec = s->timeout_sec,
         .state_reason = slice_cstr(sandbox_reason_name(s->state.reason)),
-        .state_message = copy(a, s->message),
+        .state_message = rpc_copy(a, s->message),
         .revision = s->state.revision,
         .started_at_ms = s->started_at_ms,
-        .status_since_ms = s->status_since_ms};
+        .status_since_ms = s->status_since_ms,
+        .generation_id = rpc_copy(a, s->generation),
+        .snapshot_id = rpc_copy(a, s->snapshot_id)};
     return m;
 }
 
-static int take_id(struct slice text, struct sandbox_id *ret, struct err *e)
+int rpc_take_sandbox_id(struct slice text, struct sandbox_id *ret, struct err *e)
 {
     return sandbox_id_parse(text, ret) ? 0 : err_field(e, "sandbox_id", "not a sandbox id");
 }
 
-static int no_memory(struct err *e)
+int rpc_no_memory(struct err *e)
 {
     return err_set(e, ERR_NOMEM, "out of memory");
 }
@@ -84,6 +84,7 @@ static int create_sandbox(struct rpc_call *call, const void *req, void *resp, st
     const struct agent_create_request *r = req;
     struct agent_create_response *out = resp;
     struct life_create c = {.template = r->template,
+        .snapshot_id = r->snapshot_id,
         .request_id = r->request_id,
         .vcpus = r->vcpus,
         .memory_mb = r->memory_mb,
@@ -91,13 +92,13 @@ static int create_sandbox(struct rpc_call *call, const void *req, void *resp, st
         .env = r->env.items,
         .n_env = r->env.n};
     struct life_info info;
-    if (take_id(r->sandbox_id, &c.id, e) < 0)
+    if (rpc_take_sandbox_id(r->sandbox_id, &c.id, e) < 0)
         return -1;
     log_context_set(log_context_request_id(), c.id.text);
     if (life_create(call->ctx, &c, &info, e) < 0)
         return -1;
-    out->sandbox = to_message(call->arena, &info);
-    return out->sandbox ? 0 : no_memory(e);
+    out->sandbox = rpc_sandbox_message(call->arena, &info);
+    return out->sandbox ? 0 : rpc_no_memory(e);
 }
 
 static int destroy_sandbox(struct rpc_call *call, const void *req, void *resp, struct err *e)
@@ -105,22 +106,13 @@ static int destroy_sandbox(struct rpc_call *call, const void *req, void *resp, s
     const struct agent_destroy_request *r = req;
     struct agent_destroy_response *out = resp;
     struct sandbox_id id;
-    if (take_id(r->sandbox_id, &id, e) < 0)
+    if (rpc_take_sandbox_id(r->sandbox_id, &id, e) < 0)
         return -1;
     log_context_set(log_context_request_id(), id.text);
     return life_destroy(call->ctx, &id, r->expected_revision, &out->revision, e);
 }
 
-/* Grows a list of pointers or slices in an arena, doubling. */
-struct lister {
-    struct arena *arena;
-    struct rpc_list *list;
-    size_t item_size;
-    size_t cap;
-    bool failed;
-};
-
-static void *lister_add(struct lister *l)
+void *rpc_lister_add(struct rpc_lister *l)
 {
     if (l->list->n == l->cap) {
         size_t cap = l->cap ? l->cap * 2 : 16;
@@ -137,33 +129,51 @@ static void *lister_add(struct lister *l)
     return (char *)l->list->items + l->item_size * l->list->n++;
 }
 
+struct sandbox_lister {
+    struct rpc_lister sandboxes;
+    struct rpc_lister auto_paused;
+};
+
 static void list_sandbox(void *ctx, const struct life_info *info)
 {
-    struct lister *l = ctx;
-    struct agent_sandbox_info *m = to_message(l->arena, info);
-    struct agent_sandbox_info **at = m ? lister_add(l) : NULL;
-    if (at)
-        *at = m;
-    else
-        l->failed = true;
+    struct sandbox_lister *l = ctx;
+    struct agent_sandbox_info *m = rpc_sandbox_message(l->sandboxes.arena, info);
+    struct agent_sandbox_info **at = m ? rpc_lister_add(&l->sandboxes) : NULL;
+    struct slice *id;
+    if (!at) {
+        l->sandboxes.failed = true;
+        return;
+    }
+    *at = m;
+    if (info->auto_paused && (id = rpc_lister_add(&l->auto_paused)))
+        *id = m->sandbox_id;
+}
+
+static void take_acks(struct life *life, const struct rpc_list *acks)
+{
+    struct agent_acknowledged *const *items = acks->items;
+    struct sandbox_id id;
+    for (size_t i = 0; i < acks->n; i++)
+        if (sandbox_id_parse(items[i]->id, &id))
+            life_acknowledge(life, &id, items[i]->revision);
 }
 
 /* Names that a create may name, and beside them all that is known of each. */
 struct template_lister {
-    struct lister names;
-    struct lister infos;
+    struct rpc_lister names;
+    struct rpc_lister infos;
 };
 
 static struct agent_template_info *template_message(struct arena *a, const struct host_template *t)
 {
     struct agent_template_info *m = arena_alloc(a, sizeof *m);
     if (m)
-        *m = (struct agent_template_info){.name = copy(a, t->name),
+        *m = (struct agent_template_info){.name = rpc_copy(a, t->name),
             .size_bytes = t->allocated_bytes,
-            .default_user = copy(a, t->default_user),
+            .default_user = rpc_copy(a, t->default_user),
             .building = t->building,
             .created_at_ms = t->created_at_ms,
-            .digest = copy(a, t->digest)};
+            .digest = rpc_copy(a, t->digest)};
     return m;
 }
 
@@ -171,8 +181,8 @@ static void list_template(void *ctx, const struct host_template *template)
 {
     struct template_lister *l = ctx;
     struct agent_template_info *m = template_message(l->infos.arena, template);
-    struct agent_template_info **info = m ? lister_add(&l->infos) : NULL;
-    struct slice *name = info ? lister_add(&l->names) : NULL;
+    struct agent_template_info **info = m ? rpc_lister_add(&l->infos) : NULL;
+    struct slice *name = info ? rpc_lister_add(&l->names) : NULL;
     if (!name) {
         l->infos.failed = true;
         return;
@@ -190,14 +200,14 @@ static int list_templates(struct rpc_call *call, struct agent_list_response *out
             .item_size = sizeof(struct agent_template_info *)}};
     if (life_templates(call->ctx, list_template, &l, e) < 0)
         return -1;
-    return l.names.failed || l.infos.failed ? no_memory(e) : 0;
+    return l.names.failed || l.infos.failed ? rpc_no_memory(e) : 0;
 }
 
 static void fill_summary(
     struct arena *a, const struct life_summary *s, struct agent_list_response *out)
 {
-    out->host_id = copy(a, s->host_id);
-    out->cluster_id = copy(a, s->cluster_id);
+    out->host_id = rpc_copy(a, s->host_id);
+    out->cluster_id = rpc_copy(a, s->cluster_id);
     out->agent_epoch = s->epoch;
     out->host_revision = s->host_revision;
     out->capacity = arena_alloc(a, sizeof *out->capacity);
@@ -214,18 +224,22 @@ static int list_sandboxes(struct rpc_call *call, const void *req, void *resp, st
     const struct agent_list_request *r = req;
     struct agent_list_response *out = resp;
     struct life_summary summary;
-    struct lister sandboxes = {.arena = call->arena,
-        .list = &out->sandboxes,
-        .item_size = sizeof(struct agent_sandbox_info *)};
+    struct sandbox_lister l = {.sandboxes = {.arena = call->arena,
+                                   .list = &out->sandboxes,
+                                   .item_size = sizeof(struct agent_sandbox_info *)},
+        .auto_paused = {.arena = call->arena,
+            .list = &out->auto_paused_sandbox_ids,
+            .item_size = sizeof(struct slice)}};
+    take_acks(call->ctx, &r->ack_auto_paused);
     if (r->since_revision > 0 && r->wait_ms > 0)
         life_wait_change(call->ctx, r->since_revision,
             deadline_in_ms(r->wait_ms < LIST_WAIT_MS_MAX ? r->wait_ms : LIST_WAIT_MS_MAX));
-    if (life_list(call->ctx, r->since_revision, list_sandbox, &sandboxes, &summary, e) < 0 ||
-        list_templates(call, out, e) < 0)
+    if (life_list(call->ctx, r->since_revision, list_sandbox, &l, &summary, e) < 0 ||
+        list_templates(call, out, e) < 0 || rpc_list_histograms(call, out, e) < 0)
         return -1;
     fill_summary(call->arena, &summary, out);
     out->full = summary.full;
-    return sandboxes.failed || !out->capacity ? no_memory(e) : 0;
+    return l.sandboxes.failed || l.auto_paused.failed || !out->capacity ? rpc_no_memory(e) : 0;
 }
 
 static int ping_sandbox(struct rpc_call *call, const void *req, void *resp, struct err *e)
@@ -233,7 +247,7 @@ static int ping_sandbox(struct rpc_call *call, const void *req, void *resp, stru
     const struct agent_ping_request *r = req;
     struct agent_ping_response *out = resp;
     struct sandbox_id id;
-    if (take_id(r->sandbox_id, &id, e) < 0)
+    if (rpc_take_sandbox_id(r->sandbox_id, &id, e) < 0)
         return -1;
     return life_ping(call->ctx, &id, &out->last_active_at_ms, e);
 }
@@ -244,14 +258,14 @@ static int update_sandbox(struct rpc_call *call, const void *req, void *resp, st
     struct agent_update_response *out = resp;
     struct sandbox_id id;
     struct life_info info;
-    if (take_id(r->sandbox_id, &id, e) < 0)
+    if (rpc_take_sandbox_id(r->sandbox_id, &id, e) < 0)
         return -1;
     if (!r->has_timeout_sec)
         return err_field(e, "timeout_sec", "missing");
     if (life_set_timeout(call->ctx, &id, r->timeout_sec, &info, e) < 0)
         return -1;
-    out->sandbox = to_message(call->arena, &info);
-    return out->sandbox ? 0 : no_memory(e);
+    out->sandbox = rpc_sandbox_message(call->arena, &info);
+    return out->sandbox ? 0 : rpc_no_memory(e);
 }
 
 /* Moves a buffer's bytes into the call's arena, whose life is the answer's. */
@@ -259,7 +273,7 @@ static int to_arena(struct arena *a, const struct buf *from, struct slice *ret, 
 {
     char *p = from->len > 0 ? arena_strndup(a, from->p, from->len) : NULL;
     if (from->len > 0 && !p)
-        return no_memory(e);
+        return rpc_no_memory(e);
     *ret = slice_of(p, from->len);
     return 0;
 }
@@ -271,7 +285,7 @@ static int exec_in(struct rpc_call *call, const void *req, void *resp, struct er
     AUTO_BUF struct buf out_stdout = BUF_INIT(LIMIT_EXEC_OUTPUT_BYTES);
     AUTO_BUF struct buf out_stderr = BUF_INIT(LIMIT_EXEC_OUTPUT_BYTES);
     struct sandbox_id id;
-    if (take_id(r->sandbox_id, &id, e) < 0 ||
+    if (rpc_take_sandbox_id(r->sandbox_id, &id, e) < 0 ||
         life_exec(call->ctx, &id, r, &out_stdout, &out_stderr, out, e) < 0)
         return -1;
     if (to_arena(call->arena, &out_stdout, &out->stdout_bytes, e) < 0)
@@ -285,7 +299,7 @@ static int read_file(struct rpc_call *call, const void *req, void *resp, struct 
     struct agent_read_file_response *out = resp;
     AUTO_BUF struct buf content = BUF_INIT(LIMIT_FILE_UNARY_BYTES);
     struct sandbox_id id;
-    if (take_id(r->sandbox_id, &id, e) < 0 ||
+    if (rpc_take_sandbox_id(r->sandbox_id, &id, e) < 0 ||
         life_read_file(call->ctx, &id, r->path, r->user, &content, e) < 0)
         return -1;
     return to_arena(call->arena, &content, &out->content, e);
@@ -300,7 +314,7 @@ static int write_file(struct rpc_call *call, const void *req, void *resp, struct
         .has_mode = r->has_mode,
         .mode = r->mode};
     struct sandbox_id id;
-    if (take_id(r->sandbox_id, &id, e) < 0)
+    if (rpc_take_sandbox_id(r->sandbox_id, &id, e) < 0)
         return -1;
     return life_write_file(call->ctx, &id, &w, e);
 }
@@ -316,6 +330,14 @@ static const struct rpc_method methods[] = {
         .unary = ping_sandbox},
     {AGENT_V1_PATH("UpdateSandbox"), &agent_update_request_message, &agent_update_response_message,
         .unary = update_sandbox},
+    {AGENT_V1_PATH("PauseSandbox"), &agent_pause_request_message, &agent_pause_response_message,
+        .unary = rpc_pause_sandbox},
+    {AGENT_V1_PATH("ResumeSandbox"), &agent_resume_request_message, &agent_resume_response_message,
+        .unary = rpc_resume_sandbox},
+    {AGENT_V1_PATH("CreateSnapshot"), &agent_create_snapshot_request_message,
+        &agent_create_snapshot_response_message, .unary = rpc_create_snapshot},
+    {AGENT_V1_PATH("DeleteSnapshot"), &agent_delete_snapshot_request_message,
+        &agent_delete_snapshot_response_message, .unary = rpc_delete_snapshot},
     {AGENT_V1_PATH("Exec"), &agent_exec_request_message, &agent_exec_response_message,
         .unary = exec_in},
     {AGENT_V1_PATH("ReadFile"), &agent_read_file_request_message, &agent_read_file_response_message,
@@ -352,7 +374,7 @@ struct agent_rpc *agent_rpc_start(
     struct agent_rpc *r = calloc(1, sizeof *r);
     int fd;
     if (!r || !(r->path = strdup(path))) {
-        (void)no_memory(e);
+        (void)rpc_no_memory(e);
         free(r);
         return NULL;
     }

@@ -18,8 +18,8 @@ static const struct {
     bool of_control;
     bool of_agent;
 } programs[] = {{"torpor-agent", false, true}, {"torpor-shim", false, true},
-    {"torpor-init", false, true}, {"torpor-envd", false, true}, {"torpor-control", true, false},
-    {"torpor", false, false}};
+    {"torpor-memory.so", false, true}, {"torpor-init", false, true}, {"torpor-envd", false, true},
+    {"torpor-control", true, false}, {"torpor", false, false}};
 
 static int find_folder(char dst[PATH_MAX], struct err *e)
 {

@@ -112,7 +112,7 @@ static void free_all(char **list)
         free(*list);
 }
 
-enum { AGENT_SETTINGS = 11 };
+enum { AGENT_SETTINGS = 16 };
 
 static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
 {
@@ -128,6 +128,10 @@ static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
     ret[6] = setting("TORPOR_SLOTS", s->slots ? s->slots : "");
     ret[7] = setting("TORPOR_MEMORY_MB", s->memory_mb ? s->memory_mb : "");
     ret[8] = setting("TORPOR_CRASH", s->crash ? s->crash : "");
+    ret[10] = setting("TORPOR_MEMORY_LIBRARY", MEMORY_LIBRARY);
+    ret[11] = setting("TORPOR_MEMORY", s->memory ? s->memory : "");
+    ret[12] = setting("TORPOR_WARM", s->warm ? "on" : "off");
+    ret[13] = setting("TORPOR_PAGEMAP", s->pagemap ? s->pagemap : "");
     ret[9] = setting("TORPOR_VCPUS_PER_CORE", s->vcpus_per_core ? s->vcpus_per_core : "");
 }
 

@@ -28,6 +28,9 @@ struct stack {
     const char *memory_mb;      /* TORPOR_MEMORY_MB likewise */
     const char *vcpus_per_core; /* TORPOR_VCPUS_PER_CORE likewise */
     const char *crash;          /* TORPOR_CRASH likewise (agent/life/crash.h) */
+    const char *memory;         /* TORPOR_MEMORY likewise */
+    const char *pagemap;        /* TORPOR_PAGEMAP likewise */
+    bool warm;                  /* TORPOR_WARM likewise */
 };
 
 /* Why this machine cannot run it (not root, no data); NULL when it can. */

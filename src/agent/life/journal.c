@@ -14,21 +14,34 @@ enum { FORMAT = 1, FILE_BYTES_MAX = 16 * 1024 };
 static const struct {
     const char *key;
     size_t offset;
-    size_t size; /* of the array, for texts */
+    size_t size;   /* of the array */
+    bool optional; /* "" or 0 where a journal of an earlier agent has none */
 } texts[] = {
-    {"message", offsetof(struct journal_entry, message), JOURNAL_MESSAGE_MAX},
-    {"template", offsetof(struct journal_entry, template), 65},
-    {"image_digest", offsetof(struct journal_entry, image_digest), JOURNAL_DIGEST_MAX},
-    {"request_id", offsetof(struct journal_entry, request_id), 65},
+#define TEXT(name, optional)                                                                       \
+    {                                                                                              \
+#name, offsetof(struct journal_entry, name), sizeof((struct journal_entry *)NULL)->name,   \
+            optional                                                                               \
+    }
+    TEXT(message, false),
+    TEXT(template, false),
+    TEXT(image_digest, false),
+    TEXT(request_id, false),
+    TEXT(generation, true),
+    TEXT(snapshot_id, true),
+    TEXT(live, true),
+    TEXT(secret, true),
 };
 static const struct {
     const char *key;
     size_t offset;
+    bool optional;
 } ints32[] = {
-    {"vcpus", offsetof(struct journal_entry, vcpus)},
-    {"memory_mb", offsetof(struct journal_entry, memory_mb)},
-    {"timeout_sec", offsetof(struct journal_entry, timeout_sec)},
-    {"slot", offsetof(struct journal_entry, slot)},
+    {"vcpus", offsetof(struct journal_entry, vcpus), false},
+    {"memory_mb", offsetof(struct journal_entry, memory_mb), false},
+    {"timeout_sec", offsetof(struct journal_entry, timeout_sec), false},
+    {"slot", offsetof(struct journal_entry, slot), false},
+    {"owns_generation", offsetof(struct journal_entry, owns_generation), true},
+    {"disk_only", offsetof(struct journal_entry, disk_only), true},
 };
 static const struct {
     const char *key;
@@ -96,10 +109,15 @@ static bool take_members(const struct json_value *v, struct journal_entry *ret)
 {
     char *base = (char *)ret;
     int64_t n;
-    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        if (texts[i].optional && !json_get(v, texts[i].key))
+            continue;
         if (!slice_copy_cstr(get_text(v, texts[i].key), base + texts[i].offset, texts[i].size))
             return false;
+    }
     for (size_t i = 0; i < ARRAY_LEN(ints32); i++) {
+        if (ints32[i].optional && !json_get(v, ints32[i].key))
+            continue;
         if (!get_int(v, ints32[i].key, 0, INT32_MAX, &n))
             return false;
         *(int32_t *)(void *)(base + ints32[i].offset) = (int32_t)n;

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What must outlive the power: <dir>/sandboxes/<id>/state.json, replaced atomically. It is written
- * at birth (beside the boot, so that it costs a create nothing) and at the end.
+ * at birth (beside the boot, so that it costs a create nothing), with each generation that is
+ * committed, beside each resume, and at the end.
  */
 #ifndef TORPOR_AGENT_LIFE_JOURNAL_H
 #define TORPOR_AGENT_LIFE_JOURNAL_H
 
 #include "agent/life/machine.h"
+#include "base/uuid.h"
 
-enum { JOURNAL_MESSAGE_MAX = 256, JOURNAL_DIGEST_MAX = 72 };
+enum {
+    JOURNAL_MESSAGE_MAX = 256,
+    JOURNAL_DIGEST_MAX = 72,
+    JOURNAL_LIVE_MAX = 8, /* live snapshots of one VM that its next ones refer to */
+};
 
 struct journal_entry {
     struct sandbox_id id;
@@ -21,6 +27,15 @@ struct journal_entry {
     int32_t memory_mb;
     int32_t timeout_sec;
     int32_t slot; /* of the network; 0 in state.json */
+    /* The generation that it sleeps in, or that its VM was restored from; "" for a cold boot. It is
+     * pinned as long as it stands here. */
+    char generation[UUID_TEXT + 1];
+    int32_t owns_generation;           /* 1: it was made by this sandbox's pause; 0: a template's */
+    char snapshot_id[ID_TEXT_MAX + 1]; /* the template it was spawned from, "" if none */
+    /* Of the VM that runs, so that an agent that adopts it can go on; "" and 0 otherwise. */
+    char live[JOURNAL_LIVE_MAX * (UUID_TEXT + 1)]; /* live snapshots, each followed by a comma */
+    int32_t disk_only; /* 1: the VM was booted; of the generation it uses the disk */
+    char secret[65];   /* of a pause under way: what opens envd again */
     int64_t created_at_ms;
     int64_t started_at_ms; /* 0: not yet */
     int64_t status_since_ms;

@@ -4,39 +4,127 @@
  *
  * Theory of operation: opening takes over what an earlier agent left (recover.c). There are two
  * ways to end. Leaving (restart, upgrade) notes each sandbox in the run folder and lets VMs, their
- * shims, their network and the host's rules be: the next agent adopts them. Closing stops every VM
- * and removes everything of this instance from the host; only files stay.
+ * shims, their network and the host's rules be: the next agent adopts them. Closing puts every
+ * sandbox to sleep, stops what cannot sleep, and removes everything of this instance from the host;
+ * only files stay.
  */
+#define LOG_MODULE "life"
 #include "agent/life/life_int.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "agent/disk/disk.h"
+#include "agent/life/phases.h"
+#include "agent/life/snapshots.h"
 #include "base/cleanup.h"
+#include "base/log.h"
+
+/* Opens or makes a folder of the data folder. */
+static int open_folder(const struct life *l, const char *name, int *ret, struct err *e)
+{
+    if (mkdirat(l->host.dir_fd, name, 0700) < 0 && errno != EEXIST)
+        return err_sys(e, errno, "make %s", name);
+    *ret = openat(l->host.dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return *ret < 0 ? err_sys(e, errno, "open %s", name) : 0;
+}
+
+static int open_generations(struct life *l, struct err *e)
+{
+    const struct generation_store_config config = {
+        .dir_fd = l->host.dir_fd, .merge_layers = disk_layers_merge};
+    if (open_folder(l, "templates", &l->templates_fd, e) < 0 ||
+        open_folder(l, "warm", &l->warm_fd, e) < 0)
+        return -1;
+    l->generations = generation_store_open(&config, e);
+    return l->generations ? 0 : -1;
+}
+
+static int probe_vmm(struct life *l, const struct life_config *c, struct err *e)
+{
+    (void)snprintf(l->keep_dir, sizeof l->keep_dir, "%s/vmm", l->host.dir);
+    l->vmm_host.shim = c->shim;
+    l->vmm_host.run_dir = l->host.run_dir;
+    l->vmm_host.library = c->library;
+    l->vmm_host.keep_dir = l->keep_dir;
+    return vmm_host_probe(c->accel, &l->vmm_host, e);
+}
+
+static void pin_snapshot(void *ctx, const struct snapshot *s)
+{
+    struct life *l = ctx;
+    struct err e = {0};
+    if (generation_pin(l->generations, &s->generation, &e) < 0)
+        log_err("snapshot without its generation snapshot_id=%s: %s", s->id.text, e.msg);
+}
+
+/* Everything that is needed is pinned by now, or something could not be read and nothing goes. */
+static int collect(struct life *l, bool all_known, struct err *e)
+{
+    size_t damaged = 0;
+    if (snapshots_each(l->templates_fd, pin_snapshot, l, &damaged, e) < 0)
+        return -1;
+    l->warm = warm_open(l, e);
+    if (!l->warm)
+        return -1;
+    if (!all_known || damaged > 0) {
+        log_warn("some sandbox or snapshot cannot be read: no generation is removed");
+        return 0;
+    }
+    return generation_store_collect(l->generations, e);
+}
 
 static int open_parts(struct life *l, const struct life_config *c, struct err *e)
 {
+    bool all_known = false;
+    l->memory = c->memory;
     if (host_open(&l->host, c->dir, c->run_base, e) < 0 ||
         (!c->only_stop && host_kernel_find(&l->host, &l->kernel, e) < 0) ||
         admission_init(&l->admission, c->memory_mb, c->vcpus_per_core, e) < 0 ||
-        (vmm_host_probe(c->accel, &l->vmm_host, e) < 0 && !c->only_stop))
+        (probe_vmm(l, c, e) < 0 && !c->only_stop) || open_generations(l, e) < 0 ||
+        monitor_start(l, e) < 0 || recover_all(l, c, &all_known, e) < 0)
         return -1;
-    l->vmm_host.shim = c->shim;
-    l->vmm_host.run_dir = l->host.run_dir;
-    if (monitor_start(l, e) < 0)
+    if (c->only_stop)
+        return 0;
+    if (collect(l, all_known, e) < 0)
         return -1;
-    return recover_all(l, c, e);
+    l->reaper = reaper_start(l, e);
+    if (!l->reaper)
+        return -1;
+    return c->no_warm ? 0 : warm_start(l->warm, e);
+}
+
+/* Background work ends before the table is emptied. A pause under way is waited for. */
+static void stop_background(struct life *l)
+{
+    warm_stop(TAKE_PTR(l->warm));
+    reaper_stop(TAKE_PTR(l->reaper));
 }
 
 static void init_locks(struct life *l)
 {
     pthread_condattr_t attr;
     (void)pthread_mutex_init(&l->lock, NULL);
+    (void)pthread_mutex_init(&l->snapshots_lock, NULL);
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&l->transition_ended, &attr);
     (void)pthread_cond_init(&l->changed, &attr);
     (void)pthread_condattr_destroy(&attr);
+}
+
+static bool has_any(struct life *l)
+{
+    MUTEX_GUARD(&l->lock);
+    for (size_t b = 0; b < REGISTRY_BUCKETS; b++)
+        if (l->buckets[b])
+            return true;
+    return false;
 }
 
 struct life *life_open(const struct life_config *config, struct err *e)
@@ -47,22 +135,35 @@ struct life *life_open(const struct life_config *config, struct err *e)
         (void)err_set(e, ERR_NOMEM, "out of memory");
         return NULL;
     }
+    l->templates_fd = l->warm_fd = -1;
+    histograms_init(&l->histograms);
     l->host.dir_fd = l->host.sandboxes_fd = l->host.run_fd = l->host.lock_fd = l->epoll_fd =
         l->wake_fd = -1;
     init_locks(l);
     if (open_parts(l, config, e) == 0)
         return l;
-    (void)life_close(l, &ignored);
+    /* What was adopted by then runs on. */
+    if (has_any(l))
+        (void)life_leave(l, &ignored);
+    else
+        (void)life_close(l, &ignored);
     return NULL;
 }
 
+/* What runs is put to sleep, so that it can be woken as it was; what cannot is stopped. */
 static int stop_one(struct sandbox *s, struct err *e)
 {
     struct machine_actions actions;
+    struct phases phases;
+    struct err pause = {0};
     int rc;
     if (sandbox_lock(s, e) < 0)
         return -1;
     rc = 0;
+    phases_begin(&phases);
+    if (s->entry.state.status == SANDBOX_RUNNING &&
+        pause_sandbox(s, PAUSE_REQUESTED, &phases, &pause) < 0)
+        log_warn("stopping without its memory id=%s: %s", s->entry.id.text, pause.msg);
     if (sandbox_event(s, EVENT_VM_EXITED, "the agent was stopped", &actions)) {
         /* The journal first, as in monitor.c. */
         rc = sandbox_journal(s, e);
@@ -101,6 +202,14 @@ void life_wake(struct life *l)
 
 static void life_free(struct life *l)
 {
+    if (l->generations)
+        generation_store_close(l->generations);
+    if (l->templates_fd >= 0)
+        (void)close(l->templates_fd);
+    if (l->warm_fd >= 0)
+        (void)close(l->warm_fd);
+    histograms_done(&l->histograms);
+    (void)pthread_mutex_destroy(&l->snapshots_lock);
     admission_done(&l->admission);
     vmm_host_done(&l->vmm_host);
     host_done(&l->host);
@@ -115,6 +224,7 @@ int life_close(struct life *l, struct err *e)
     struct err net = {0};
     int rc;
     life_wake(l);
+    stop_background(l);
     rc = stop_all(l, e);
     monitor_stop(l);
     if (l->net && net_pool_close(l->net, &net) < 0)
@@ -142,6 +252,7 @@ int life_leave(struct life *l, struct err *e)
     size_t n = 0;
     struct sandbox **list;
     life_wake(l);
+    stop_background(l);
     list = registry_all(l, &n, e);
     if (!list)
         (void)err_join(&all, e);

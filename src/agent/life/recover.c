@@ -42,6 +42,8 @@ enum recovery recover_decide(
         return RECOVER_KEEP;
     if (!run)
         return RECOVER_STOP;
+    if (run->state.status == SANDBOX_RESUMING)
+        return RECOVER_BACK;
     return run->state.status == SANDBOX_PENDING ? RECOVER_UNDO : RECOVER_ADOPT;
 }
 
@@ -53,6 +55,7 @@ struct found {
 
 struct recovery_list {
     struct life *life;
+    bool all_known; /* every sandbox could be read */
     struct found *items;
     size_t n;
     size_t cap;
@@ -150,6 +153,7 @@ static int read_name(void *ctx, const char *name, struct err *e)
             return -1;
         }
         log_err("cannot read a sandbox: %s", one.msg);
+        ((struct recovery_list *)ctx)->all_known = false;
     }
     return 0;
 }
@@ -233,6 +237,50 @@ static int open_network(struct recovery_list *r, const struct life_config *c, st
     return l->net ? 0 : err_wrap(e, "network");
 }
 
+static int pin_text(struct life *l, struct slice text, struct err *e)
+{
+    struct uuid id;
+    return uuid_parse(text, &id) ? generation_pin(l->generations, &id, e) : 0;
+}
+
+/* What it sleeps in, or runs from. One that is not there leaves the sandbox as it is, for a person
+ * to look at. */
+static void pin(struct sandbox *s)
+{
+    struct err e = {0};
+    if (pin_text(s->life, slice_cstr(s->entry.generation), &e) < 0) {
+        log_err("sandbox without its generation id=%s: %s", s->entry.id.text, e.msg);
+        s->entry.generation[0] = '\0';
+    }
+    for (const char *p = s->entry.live; strlen(p) > UUID_TEXT; p += UUID_TEXT + 1)
+        if (pin_text(s->life, slice_of(p, UUID_TEXT), &e) < 0)
+            log_err("a live snapshot is gone id=%s: %s", s->entry.id.text, e.msg);
+}
+
+/* Which layers lie below the overlay of a VM that runs; and its template. */
+static int adopt_source(struct sandbox *s, struct err *e)
+{
+    struct err ignored = {0};
+    if (!s->entry.generation[0]) {
+        /* Without its image it can run, but not be put to sleep. */
+        (void)host_image_find(&s->life->host, s->entry.image_digest, &s->template, &ignored);
+        return 0;
+    }
+    if (source_open(s, e) < 0)
+        return -1;
+    generation_close_files(s->source);
+    return 0;
+}
+
+/* A pause that the earlier agent did not end. */
+static int adopt_pausing(struct sandbox *s, struct err *e)
+{
+    if (s->entry.state.status != SANDBOX_PAUSING)
+        return 0;
+    log_warn("a pause was under way, the guest goes on id=%s", s->entry.id.text);
+    return pause_undo(s, e);
+}
+
 /* The rest of an adopted sandbox. */
 static int adopt_rest(struct sandbox *s, struct err *e)
 {
@@ -249,6 +297,8 @@ static int adopt_rest(struct sandbox *s, struct err *e)
         return err_set(e, ERR_NOMEM, "out of memory");
     admission_take(&s->life->admission, s->entry.vcpus, s->entry.memory_mb);
     s->reserved = true;
+    if (adopt_source(s, e) < 0 || adopt_pausing(s, e) < 0)
+        return -1;
     if (registry_add(s->life, s, &other, e) < 0) {
         sandbox_unref(other);
         return -1;
@@ -277,6 +327,17 @@ static int stop(struct sandbox *s, struct err *e)
     return s->listed ? 0 : keep(s, e);
 }
 
+/* A resume that nobody was told of: it sleeps on, or stays stopped. */
+static int take_back(struct sandbox *s, struct err *e)
+{
+    struct machine_actions actions;
+    s->entry.state.status = SANDBOX_RESUMING;
+    (void)sandbox_event(
+        s, EVENT_RESUME_FAILED, "the agent ended while it was being resumed", &actions);
+    log_warn("taking back an unfinished resume id=%s", s->entry.id.text);
+    return sandbox_journal(s, e) < 0 ? -1 : keep(s, e);
+}
+
 static int keep_damaged(struct sandbox *s, struct err *e)
 {
     s->entry.state.status = SANDBOX_ERROR;
@@ -303,6 +364,8 @@ static int settle(struct found *f, struct err *e)
         return stop(s, e);
     case RECOVER_KEEP:
         return keep(s, e);
+    case RECOVER_BACK:
+        return take_back(s, e);
     case RECOVER_DAMAGED:
         return keep_damaged(s, e);
     case RECOVERY_COUNT:
@@ -332,16 +395,23 @@ static int recover(struct recovery_list *r, const struct life_config *config, st
         return -1;
     for (size_t i = 0; i < r->n; i++) {
         struct err one = {0};
+        if (r->items[i].what == RECOVER_DAMAGED)
+            r->all_known = false;
+        else if (r->items[i].what != RECOVER_UNDO)
+            pin(r->items[i].s);
         if (settle(&r->items[i], &one) < 0)
             log_err("cannot recover id=%s: %s", r->items[i].s->entry.id.text, one.msg);
     }
     return 0;
 }
 
-int recover_all(struct life *l, const struct life_config *config, struct err *e)
+int recover_all(
+    struct life *l, const struct life_config *config, bool *ret_all_known, struct err *e)
 {
-    struct recovery_list r = {.life = l, .slots = calloc(NET_SLOTS_MAX, sizeof(unsigned))};
+    struct recovery_list r = {
+        .life = l, .all_known = true, .slots = calloc(NET_SLOTS_MAX, sizeof(unsigned))};
     int rc = r.slots ? recover(&r, config, e) : err_set(e, ERR_NOMEM, "out of memory");
+    *ret_all_known = r.all_known;
     list_done(&r);
     return rc;
 }

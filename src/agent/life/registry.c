@@ -3,9 +3,11 @@
 #include "agent/life/life_int.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,7 +33,7 @@ struct sandbox *sandbox_new(struct life *l, const struct sandbox_id *id)
         return NULL;
     s->life = l;
     s->refs = 1;
-    s->dir_fd = -1;
+    s->dir_fd = s->cancel_fd = -1;
     s->entry.id = *id;
     s->entry.state = (struct machine_state){.status = SANDBOX_PENDING, .revision = 1};
     s->entry.created_at_ms = s->entry.status_since_ms = s->entry.last_active_at_ms = now;
@@ -42,6 +44,7 @@ static void sandbox_free(struct sandbox *s)
 {
     s->guest = guest_free(s->guest);
     s->vmm = vmm_free(s->vmm);
+    s->source = generation_close(s->source);
     if (s->dir_fd >= 0)
         (void)close(s->dir_fd);
     free(s);
@@ -165,11 +168,58 @@ int sandbox_lock(struct sandbox *s, struct err *e)
     return 0;
 }
 
+bool sandbox_trylock(struct sandbox *s)
+{
+    MUTEX_GUARD(&s->life->lock);
+    if (s->in_transition)
+        return false;
+    s->in_transition = true;
+    return true;
+}
+
 void sandbox_unlock(struct sandbox *s)
 {
     MUTEX_GUARD(&s->life->lock);
     s->in_transition = false;
     (void)pthread_cond_broadcast(&s->life->transition_ended);
+}
+
+int sandbox_bad_state(enum sandbox_status status, const char *wanted, struct err *e)
+{
+    const char *name = sandbox_status_name(status);
+    (void)err_set(e, ERR_BAD_STATE, "sandbox is %s, not %s", name, wanted);
+    (void)snprintf(e->where, sizeof e->where, "%s", name);
+    return -1;
+}
+
+int sandbox_wait_calls(struct sandbox *s, struct err *e)
+{
+    struct life *l = s->life;
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += LIMIT_TRANSITION_WAIT_MS / 1000;
+    MUTEX_GUARD(&l->lock);
+    while (s->calls > 0)
+        if (pthread_cond_timedwait(&l->transition_ended, &l->lock, &until) == ETIMEDOUT &&
+            s->calls > 0)
+            return err_set(e, ERR_CONFLICT, "calls into this sandbox do not end");
+    return 0;
+}
+
+int sandbox_open_dir(struct sandbox *s, struct err *e)
+{
+    if (s->dir_fd >= 0)
+        return 0;
+    s->dir_fd = openat(s->life->host.sandboxes_fd, s->entry.id.text,
+        O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return s->dir_fd < 0 ? err_sys(e, errno, "open the sandbox's folder") : 0;
+}
+
+void sandbox_cancel_pause(struct sandbox *s)
+{
+    MUTEX_GUARD(&s->life->lock);
+    if (s->cancel_fd >= 0)
+        (void)eventfd_write(s->cancel_fd, 1);
 }
 
 bool sandbox_event(
@@ -181,9 +231,9 @@ bool sandbox_event(
         return false;
     (void)snprintf(s->entry.message, sizeof s->entry.message, "%s", message ? message : "");
     s->entry.status_since_ms = now;
-    if (event == EVENT_CREATED)
+    if (event == EVENT_CREATED || event == EVENT_RESUMED)
         s->entry.started_at_ms = s->entry.last_active_at_ms = now;
-    if (s->entry.state.status == SANDBOX_STOPPED)
+    if (s->entry.state.status == SANDBOX_STOPPED || s->entry.state.status == SANDBOX_PAUSED)
         s->host_ip[0] = '\0';
     registry_changed_locked(s->life, s);
     return true;
@@ -200,6 +250,9 @@ int sandbox_journal(struct sandbox *s, struct err *e)
 {
     struct life_info now;
     sandbox_info(s, &now);
+    now.entry.secret[0] = now.entry.live[0] = '\0'; /* of a VM; they are of no use without it */
+    if (sandbox_open_dir(s, e) < 0)
+        return -1;
     return journal_write(s->dir_fd, JOURNAL_STATE_FILE, &now.entry, e);
 }
 

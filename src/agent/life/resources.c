@@ -5,8 +5,11 @@
  * Theory of operation: the first FILE_STEPS are what outlives a VM (removed only because of a
  * DELETE, or of a create that nobody was told of); the rest goes whenever the VM goes. Every undo
  * looks at the sandbox's own fields, so it is idempotent and also right for a sandbox read from
- * disk. The journal is written while the guest boots: durable before anybody is told of the
- * sandbox, and free.
+ * disk. The journal is written while the guest boots or wakes: durable before anybody is told of
+ * the sandbox, and free.
+ *
+ * A create, a spawn from a template and a resume are one: new state of a sandbox from a generation,
+ * or, without one (`source` is NULL, or `disk_only`), from a boot.
  */
 #include "agent/life/life_int.h"
 
@@ -21,6 +24,7 @@
 #include "agent/disk/disk.h"
 #include "agent/guest/guest.h"
 #include "agent/life/crash.h"
+#include "agent/life/phases.h"
 #include "agent/life/steps.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -30,9 +34,16 @@
 enum {
     SLOT_WAIT_MS = 10000, /* a slot may still be in preparation */
     STOP_MS = 10000,      /* SIGKILL needs milliseconds; a VM in deep I/O longer */
+    RESTORE_MS = 60000,   /* 0.1 s; a host that swaps, or twenty at once, take their time */
     FILE_STEPS = 2,
+    LAYERS_MAX = GENERATION_LAYERS_MAX + OVERLAY_LAYERS_MAX,
 };
-static const char overlay_name[] = "disk.qcow2";
+
+/* False: it is booted. */
+static bool restores_memory(const struct sandbox *s)
+{
+    return s->source && s->source->manifest.has_memory && !s->entry.disk_only;
+}
 
 static int folder_make(void *ctx, struct err *e)
 {
@@ -49,14 +60,17 @@ static int folder_remove(void *ctx, struct err *e)
     struct sandbox *s = ctx;
     if (s->dir_fd >= 0)
         (void)close(TAKE_FD(s->dir_fd));
-    return io_remove_tree(s->life->host.sandboxes_fd, s->entry.id.text, e);
+    if (io_remove_tree(s->life->host.sandboxes_fd, s->entry.id.text, e) < 0)
+        return -1;
+    source_unpin(s);
+    return 0;
 }
 
 /* The VMM's uid is only known with its slot; the slot step hands the overlay over. */
 static int overlay_make(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
-    return disk_overlay_create(s->dir_fd, overlay_name, s->template.size_bytes, geteuid(), e);
+    return disk_overlay_create(s->dir_fd, OVERLAY_NAME, s->template.size_bytes, geteuid(), e);
 }
 
 static int reserve(void *ctx, struct err *e)
@@ -89,7 +103,7 @@ static int slot_take(void *ctx, struct err *e)
     if (net_slot_acquire(s->life->net, deadline_in_ms(SLOT_WAIT_MS), &s->slot, e) < 0)
         return -1;
     s->has_slot = true;
-    if (fchownat(s->dir_fd, overlay_name, s->slot.uid, (gid_t)s->slot.uid, AT_SYMLINK_NOFOLLOW) < 0)
+    if (fchownat(s->dir_fd, OVERLAY_NAME, s->slot.uid, (gid_t)s->slot.uid, AT_SYMLINK_NOFOLLOW) < 0)
         return err_sys(e, errno, "hand over the disk");
     {
         MUTEX_GUARD(&s->life->lock);
@@ -112,6 +126,8 @@ static int slot_give(void *ctx, struct err *e)
 static int boot_place_take(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
+    if (restores_memory(s))
+        return 0;
     if (admission_boot_begin(&s->life->admission, deadline_in_ms(LIMIT_BOOT_QUEUE_MS), e) < 0)
         return -1;
     s->booting = true;
@@ -127,13 +143,43 @@ static int boot_place_give(void *ctx, struct err *e)
     return 0;
 }
 
-static int vmm_begin(void *ctx, struct err *e)
+/* Frozen layers of the disk, bottom first: the source's, then the folder's. */
+struct layers {
+    int fds[LAYERS_MAX];
+    size_t n;
+    size_t n_source; /* not ours to close */
+};
+
+static void layers_close(struct layers *l)
 {
-    struct sandbox *s = ctx;
+    for (size_t i = l->n_source; i < l->n; i++)
+        (void)close(l->fds[i]);
+}
+
+static int layers_open(const struct sandbox *s, struct layers *l, struct err *e)
+{
+    unsigned own = overlay_layers_count(s);
+    for (size_t i = 0; s->source && i < s->source->n_layers; i++)
+        l->fds[l->n++] = s->source->layer_fds[i];
+    l->n_source = l->n;
+    for (unsigned i = 1; i <= own; i++) {
+        char name[OVERLAY_NAME_MAX];
+        overlay_layer_name(i, name);
+        l->fds[l->n] = openat(s->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (l->fds[l->n] < 0)
+            return err_sys(e, errno, "open disk layer %s", name);
+        l->n++;
+    }
+    return 0;
+}
+
+static int start_vmm(
+    struct sandbox *s, const struct layers *layers, const struct vmm_source *source, struct err *e)
+{
     char folder[HOST_PATH_MAX + 64];
     char overlay[HOST_PATH_MAX + 96];
     (void)snprintf(folder, sizeof folder, "%s/sandboxes/%s", s->life->host.dir, s->entry.id.text);
-    (void)snprintf(overlay, sizeof overlay, "%s/%s", folder, overlay_name);
+    (void)snprintf(overlay, sizeof overlay, "%s/%s", folder, OVERLAY_NAME);
     s->vmm = vmm_start(&s->life->vmm_host,
         &(struct vmm_boot){.id = s->entry.id,
             .vcpus = (uint32_t)s->entry.vcpus,
@@ -144,9 +190,36 @@ static int vmm_begin(void *ctx, struct err *e)
             .overlay = overlay,
             .netns = s->slot.netns,
             .uid = s->slot.uid,
-            .console_dir = folder},
+            .console_dir = folder,
+            .layer_fds = layers->fds,
+            .n_layers = layers->n,
+            .source = source},
         e);
     return s->vmm ? 0 : -1;
+}
+
+static int begin_restored(struct sandbox *s, const struct layers *layers, struct err *e)
+{
+    struct vmm_facts facts;
+    struct vmm_source source = {.facts = &facts,
+        .map_fd = s->source->map_fd,
+        .blob_fds = s->source->blob_fds,
+        .n_blobs = s->source->n_blobs,
+        .hints_fd = s->source->hints_fd};
+    source_to_facts(&s->source->manifest.machine, &facts);
+    if (source_choose_memory(s->life, s->source, &source.memory, e) < 0)
+        return -1;
+    return start_vmm(s, layers, &source, e);
+}
+
+static int vmm_begin(void *ctx, struct err *e)
+{
+    struct sandbox *s = ctx;
+    CLEANUP(layers_close) struct layers layers = {0};
+    if (layers_open(s, &layers, e) < 0)
+        return -1;
+    return restores_memory(s) ? begin_restored(s, &layers, e)
+                              : start_vmm(s, &layers, /* source= */ NULL, e);
 }
 
 static int vmm_end(void *ctx, struct err *e)
@@ -161,35 +234,119 @@ static int vmm_end(void *ctx, struct err *e)
     return 0;
 }
 
+/* What the VM referred to. The generation itself stays pinned: the sandbox sleeps in it. */
+static int source_end(void *ctx, struct err *e)
+{
+    struct sandbox *s = ctx;
+    (void)e;
+    source_close(s);
+    source_unpin_live(s);
+    return 0;
+}
+
+static int source_begin(void *ctx, struct err *e)
+{
+    struct sandbox *s = ctx;
+    struct vmm_facts facts;
+    if (!restores_memory(s))
+        return 0;
+    source_to_facts(&s->source->manifest.machine, &facts);
+    return vmm_can_restore(&s->life->vmm_host, &facts, e);
+}
+
 static int birth_write(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
-    return sandbox_journal(s, e);
+    return s->hidden ? 0 : sandbox_journal(s, e);
+}
+
+static void phase_end(struct sandbox *s, const char *name)
+{
+    if (s->phases)
+        phases_end(s->phases, name);
+}
+
+/* Nobody is inside the former one: its calls were ended with the VM before. */
+static int replace_guest(struct sandbox *s, struct err *e)
+{
+    char token[HOST_TOKEN_CHARS + 1];
+    struct guest *g;
+    static_assert((int)HOST_TOKEN_CHARS == (int)GUEST_TOKEN_CHARS, "one token");
+    if (host_token(&s->life->host, &s->entry.id, /* token_epoch= */ 0, token, e) < 0)
+        return -1;
+    g = guest_new(s->slot.host_ip, token);
+    if (!g)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    (void)guest_free(s->guest);
+    s->guest = g;
+    return 0;
+}
+
+static int guest_failed(struct sandbox *s, struct err *e)
+{
+    if (e->kind == ERR_UNAVAILABLE)
+        (void)err_set(e, ERR_INTERNAL, "%s before its guest was ready", vmm_exit_text(s->vmm));
+    return -1;
+}
+
+static int boot_guest(struct sandbox *s, const struct guest_identity *identity, struct err *e)
+{
+    int64_t deadline = deadline_in_ms(LIMIT_BOOT_MS);
+    if (guest_wait_ready(s->guest, vmm_event_fd(s->vmm), deadline, e) < 0)
+        return guest_failed(s, e);
+    if (!s->hidden && guest_init(s->guest, identity, deadline, e) < 0)
+        return -1;
+    phase_end(s, "boot");
+    return 0;
+}
+
+static int wake_guest(struct sandbox *s, const struct guest_identity *identity, struct err *e)
+{
+    int64_t deadline = deadline_in_ms(RESTORE_MS);
+    if (vmm_load(s->vmm, s->source->state_fd, deadline, e) < 0)
+        return guest_failed(s, e);
+    phase_end(s, "load");
+    if (vmm_run(s->vmm, deadline, e) < 0)
+        return guest_failed(s, e);
+    phase_end(s, "run");
+    if (guest_wake(s->guest, identity, vmm_event_fd(s->vmm), deadline, e) < 0)
+        return guest_failed(s, e);
+    phase_end(s, "guest");
+    return 0;
+}
+
+/* A sandbox that wakes where it slept keeps its names; one that was spawned gets its own. */
+static struct guest_identity identity_of(const struct sandbox *s)
+{
+    struct guest_identity id = {.sandbox_id = s->entry.id.text,
+        .template = s->entry.template,
+        .default_user = s->template.default_user};
+    if (s->create) {
+        id.env = s->create->env;
+        id.n_env = s->create->n_env;
+        id.keeps_env = s->source && id.n_env == 0;
+    } else if (restores_memory(s)) {
+        id.keeps_env = true;
+        id.keeps_machine = s->entry.owns_generation != 0;
+    }
+    if (restores_memory(s))
+        id.secret = s->source->secret;
+    return id;
 }
 
 static int guest_begin(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
-    int64_t deadline = deadline_in_ms(LIMIT_BOOT_MS);
-    char token[HOST_TOKEN_CHARS + 1];
-    const struct guest_identity identity = {.sandbox_id = s->entry.id.text,
-        .template = s->entry.template,
-        .default_user = s->template.default_user,
-        .env = s->create->env,
-        .n_env = s->create->n_env};
-    static_assert((int)HOST_TOKEN_CHARS == (int)GUEST_TOKEN_CHARS, "one token");
-    if (host_token(&s->life->host, &s->entry.id, /* token_epoch= */ 0, token, e) < 0)
+    const struct guest_identity identity = identity_of(s);
+    int rc;
+    phase_end(s, "journal");
+    if (replace_guest(s, e) < 0)
         return -1;
-    s->guest = guest_new(s->slot.host_ip, token);
-    if (!s->guest)
-        return err_set(e, ERR_NOMEM, "out of memory");
-    if (guest_wait_ready(s->guest, vmm_event_fd(s->vmm), deadline, e) < 0) {
-        if (e->kind == ERR_UNAVAILABLE)
-            (void)err_set(e, ERR_INTERNAL, "%s before its guest was ready", vmm_exit_text(s->vmm));
+    rc = restores_memory(s) ? wake_guest(s, &identity, e) : boot_guest(s, &identity, e);
+    if (rc < 0)
         return -1;
-    }
-    if (guest_init(s->guest, &identity, deadline, e) < 0)
-        return -1;
+    if (s->source)
+        generation_close_files(s->source);
     return boot_place_give(s, e);
 }
 
@@ -205,6 +362,7 @@ static const struct step steps[] = {
     {"sandbox folder", folder_make, folder_remove},
     {"disk", overlay_make, /* in the folder: */ NULL},
     {"capacity", reserve, unreserve},
+    {"generation", source_begin, source_end},
     {"network slot", slot_take, slot_give},
     {"boot place", boot_place_take, boot_place_give},
     {"virtual machine", vmm_begin, vmm_end},
@@ -214,12 +372,23 @@ static const struct step steps[] = {
 
 static void after_step(void *ctx, bool undone, const char *name)
 {
-    crash_point(undone ? "undo" : "create", name, ctx);
+    struct sandbox *s = ctx;
+    crash_point(undone ? "undo" : s->operation ? s->operation : "create", name, s);
+    if (!undone && strcmp(name, "network slot") == 0)
+        phase_end(s, "network");
+    else if (!undone && strcmp(name, "virtual machine") == 0)
+        phase_end(s, "vmm");
 }
 
 int resources_make(struct sandbox *s, struct err *e)
 {
     return steps_do(steps, ARRAY_LEN(steps), s, after_step, e);
+}
+
+int resources_resume(struct sandbox *s, bool keep_disk, struct err *e)
+{
+    size_t first = keep_disk ? FILE_STEPS : FILE_STEPS - 1;
+    return steps_do(steps + first, ARRAY_LEN(steps) - first, s, after_step, e);
 }
 
 int resources_release(struct sandbox *s, struct err *e)

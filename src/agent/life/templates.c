@@ -35,6 +35,8 @@ static bool take_text(const struct json_value *v, const char *key, char *dst, si
 static int take_manifest(const struct json_value *v, struct host_template *t, struct err *e)
 {
     const struct json_value *size = json_get(v, "size_bytes");
+    if (!t->name[0] && !take_text(v, "name", t->name, sizeof t->name))
+        return err_set(e, ERR_INVALID, "the manifest of an image names no template");
     if (!take_text(v, "digest", t->digest, sizeof t->digest) ||
         !take_text(v, "default_user", t->default_user, sizeof t->default_user) || !size ||
         size->type != JSON_INT || size->integer <= 0 || size->integer % SECTOR_BYTES != 0)
@@ -84,19 +86,38 @@ static int find_image(int image_fd, struct host_template *t, struct err *e)
     return 0;
 }
 
-/* The image's folder, opened once through the name: all that is read of it is of one image,
- * wherever the name points a moment later. */
-static int load(const struct host *h, struct host_template *t, struct err *e)
+/* The image's folder, opened once through `entry`: all that is read of it is of one image, wherever
+ * a name points a moment later. */
+static int load(const struct host *h, const char *entry, struct host_template *t, struct err *e)
 {
     char path[128];
     AUTO_CLOSE int fd = -1;
-    (void)snprintf(path, sizeof path, "images/%s", t->name);
+    (void)snprintf(path, sizeof path, "images/%s", entry);
     fd = openat(h->dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return err_sys(e, errno, "open template %s", t->name);
+        return err_sys(e, errno, "open template %s", entry);
     if (read_manifest(fd, t, e) < 0)
-        return err_wrap(e, "template %s", t->name);
+        return err_wrap(e, "template %s", entry);
     return find_image(fd, t, e);
+}
+
+/* Lower-case hex: no way out of images/. */
+static bool is_digest(const char *s)
+{
+    size_t n = strspn(s, "0123456789abcdef");
+    return n > 0 && s[n] == '\0' && n < 72;
+}
+
+int host_image_find(
+    const struct host *h, const char *digest, struct host_template *ret, struct err *e)
+{
+    struct host_template t = {0};
+    if (!is_digest(digest))
+        return err_set(e, ERR_INVALID, "not the digest of an image");
+    if (load(h, digest, &t, e) < 0)
+        return -1;
+    *ret = t;
+    return 0;
 }
 
 /* True while a builder of this template lives. Asking takes the lock for a moment; builders wait
@@ -116,7 +137,7 @@ int host_template_find(
     struct host_template t = {0};
     if (!template_name_valid(name) || !slice_copy_cstr(name, t.name, sizeof t.name))
         return err_field(e, "template", "not a template name");
-    if (load(h, &t, e) == 0) {
+    if (load(h, t.name, &t, e) == 0) {
         *ret = t;
         return 0;
     }

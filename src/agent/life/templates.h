@@ -29,6 +29,10 @@ struct host_template {
 int host_template_find(
     const struct host *h, struct slice name, struct host_template *ret, struct err *e);
 
+/* The image with that digest, whatever its name stands for now. ERR_NOT_FOUND. */
+int host_image_find(
+    const struct host *h, const char *digest, struct host_template *ret, struct err *e);
+
 /* Calls `each` for every base template on disk and for those being built the first time. Damaged
  * ones are left out and logged. Callable from any thread. */
 int host_templates_each(const struct host *h,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "agent/life/crash.h"
+#include "agent/life/snapshots.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/limits.h"
@@ -24,8 +25,10 @@ static int check_env(const struct life_create *c, struct err *e);
 /* The control plane has checked all this; what reaches root is checked again. */
 static int check_create(const struct life_create *c, struct err *e)
 {
-    if (check_range("vcpus", c->vcpus, LIMIT_VCPUS_MIN, LIMIT_VCPUS_MAX, e) < 0 ||
-        check_range("memory_mb", c->memory_mb, LIMIT_MEMORY_MB_MIN, LIMIT_MEMORY_MB_MAX, e) < 0 ||
+    bool frozen = c->snapshot_id.n > 0;
+    if ((!frozen && check_range("vcpus", c->vcpus, LIMIT_VCPUS_MIN, LIMIT_VCPUS_MAX, e) < 0) ||
+        (!frozen && check_range("memory_mb", c->memory_mb, LIMIT_MEMORY_MB_MIN, LIMIT_MEMORY_MB_MAX,
+                        e) < 0) ||
         check_range("timeout_sec", c->timeout_sec, 0, LIMIT_TIMEOUT_SEC_MAX, e) < 0)
         return -1;
     if (c->request_id.n > LIMIT_REQUEST_ID_MAX)
@@ -79,13 +82,27 @@ static void take_back(struct sandbox *s, struct err *e)
         (void)err_join(e, &cleanup);
 }
 
+/* A warm start is a shortcut: one that does not work is forgotten, and the guest is booted. */
+static int make_somehow(struct sandbox *s, struct err *e)
+{
+    bool warm = s->source && !s->entry.snapshot_id[0];
+    if (resources_make(s, e) == 0)
+        return 0;
+    if (!warm || e->kind == ERR_NO_CAPACITY)
+        return -1;
+    log_warn("a warm start does not work, booting: %s", e->msg);
+    warm_forget(s->life->warm, s);
+    *e = (struct err){0};
+    return resources_make(s, e);
+}
+
 /* Holder of the transition. What is noted last, that it runs, is what a restarted agent goes by. */
 static int boot(struct sandbox *s, const struct life_create *c, struct err *e)
 {
     struct machine_actions actions;
     int64_t began = clock_mono_us();
     s->create = c;
-    if (resources_make(s, e) == 0) {
+    if (make_somehow(s, e) == 0) {
         if (monitor_watch(s, e) == 0) {
             (void)sandbox_event(s, EVENT_CREATED, NULL, &actions);
             if (sandbox_note(s, e) == 0) {
@@ -104,14 +121,47 @@ static int boot(struct sandbox *s, const struct life_create *c, struct err *e)
     return create_error(e);
 }
 
+/* The machine of a template is as it was frozen. Pins its generation for the sandbox. */
+static int find_snapshot(struct sandbox *s, const struct life_create *c, struct err *e)
+{
+    struct life *l = s->life;
+    struct template_id id;
+    struct snapshot t;
+    if (!template_id_parse(c->snapshot_id, &id))
+        return err_field(e, "snapshot_id", "not the id of a template");
+    if (snapshot_read(l->templates_fd, &id, &t, e) < 0 ||
+        generation_pin(l->generations, &t.generation, e) < 0)
+        return -1;
+    uuid_format(&t.generation, s->entry.generation);
+    (void)snprintf(s->entry.snapshot_id, sizeof s->entry.snapshot_id, "%s", id.text);
+    if (source_open(s, e) < 0) {
+        source_unpin(s);
+        return -1;
+    }
+    s->entry.vcpus = t.vcpus;
+    s->entry.memory_mb = t.memory_mb;
+    return 0;
+}
+
+/* What it is made of: a template's generation, a warm start, or an image that is booted. */
+static int find_origin(struct sandbox *s, const struct life_create *c, struct err *e)
+{
+    if (c->snapshot_id.n > 0)
+        return find_snapshot(s, c, e);
+    if (host_template_find(&s->life->host, c->template, &s->template, e) < 0)
+        return -1;
+    s->entry.vcpus = c->vcpus;
+    s->entry.memory_mb = c->memory_mb;
+    warm_use(s->life->warm, s);
+    return 0;
+}
+
 static void fill_entry(struct sandbox *s, const struct life_create *c)
 {
     struct journal_entry *entry = &s->entry;
     (void)snprintf(entry->template, sizeof entry->template, "%s", s->template.name);
     (void)snprintf(entry->image_digest, sizeof entry->image_digest, "%s", s->template.digest);
     (void)slice_copy_cstr(c->request_id, entry->request_id, sizeof entry->request_id);
-    entry->vcpus = c->vcpus;
-    entry->memory_mb = c->memory_mb;
     entry->timeout_sec = c->timeout_sec;
 }
 
@@ -144,13 +194,15 @@ int life_create(struct life *l, const struct life_create *c, struct life_info *r
     s = sandbox_new(l, &c->id);
     if (!s)
         return err_set(e, ERR_NOMEM, "out of memory");
-    if (host_template_find(&l->host, c->template, &s->template, e) < 0) {
+    if (find_origin(s, c, e) < 0) {
         sandbox_unref(s);
         return -1;
     }
     fill_entry(s, c);
     s->in_transition = true; /* nobody else knows it yet */
     if (registry_add(l, s, &other, e) < 0) {
+        source_close(s);
+        source_unpin(s);
         sandbox_unlock(s);
         sandbox_unref(s);
         return other ? join_create(other, c, ret, e) : -1;
@@ -199,6 +251,7 @@ int life_destroy(struct life *l, const struct sandbox_id *id, uint64_t expected_
         *ret_revision = 0;
         return 0;
     }
+    sandbox_cancel_pause(s);
     rc = sandbox_lock(s, e);
     if (rc == 0) {
         if (s->listed)

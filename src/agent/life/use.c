@@ -12,10 +12,13 @@
 #include "proto/limits.h"
 #include "rpc/agent_v1.h"
 
-enum { NOTE_EVERY_MS = 5000 };
+enum {
+    NOTE_EVERY_MS = 5000,
+    TRANSITIONS_MAX = 4, /* that a call waits for, one after the other */
+};
 
 /* Activity is noted in the run folder now and then, so that it survives the agent. A note that
- * fails costs at most that much. */
+ * fails, or that a transition under way makes anyway, costs at most that much. */
 static void touch(struct sandbox *s)
 {
     struct err ignored = {0};
@@ -27,31 +30,65 @@ static void touch(struct sandbox *s)
         if (due)
             s->noted_at_ms = s->entry.last_active_at_ms;
     }
-    if (due && sandbox_lock(s, &ignored) == 0) {
+    if (due && sandbox_trylock(s)) {
         if (s->has_slot)
             (void)sandbox_note(s, &ignored);
         sandbox_unlock(s);
     }
 }
 
-/* The running sandbox, with a reference: its `guest` may be used until sandbox_unref. */
+/* Counts a call into a sandbox that runs; the count keeps it awake, and its guest allocated. */
+static enum sandbox_status count_call(struct sandbox *s)
+{
+    MUTEX_GUARD(&s->life->lock);
+    if (s->entry.state.status == SANDBOX_RUNNING)
+        s->calls++;
+    return s->entry.state.status;
+}
+
+/* On its way to another state; a pause that nobody asked for is broken off. */
+static int await_transition(struct sandbox *s, struct err *e)
+{
+    sandbox_cancel_pause(s);
+    if (sandbox_lock(s, e) < 0)
+        return -1;
+    sandbox_unlock(s);
+    return 0;
+}
+
+static int enter_running(struct sandbox *s, struct err *e)
+{
+    enum sandbox_status status = count_call(s);
+    for (int i = 0;
+         i < TRANSITIONS_MAX && (status == SANDBOX_PAUSING || status == SANDBOX_RESUMING); i++) {
+        if (await_transition(s, e) < 0)
+            return -1;
+        status = count_call(s);
+    }
+    if (status == SANDBOX_RUNNING)
+        return 0;
+    return sandbox_bad_state(status, "running", e);
+}
+
+/* The running sandbox, with a reference: its `guest` may be used until leave. */
 static struct sandbox *enter(struct life *l, const struct sandbox_id *id, struct err *e)
 {
     struct sandbox *s = registry_find(l, id, e);
-    enum sandbox_status status;
     if (!s)
         return NULL;
-    {
-        MUTEX_GUARD(&l->lock);
-        status = s->entry.state.status;
-    }
-    if (status != SANDBOX_RUNNING) {
-        (void)err_set(e, ERR_BAD_STATE, "sandbox is %s, not running", sandbox_status_name(status));
+    if (enter_running(s, e) < 0) {
         sandbox_unref(s);
         return NULL;
     }
     touch(s);
     return s;
+}
+
+static void uncount_call(struct sandbox *s)
+{
+    MUTEX_GUARD(&s->life->lock);
+    if (--s->calls == 0)
+        (void)pthread_cond_broadcast(&s->life->transition_ended);
 }
 
 /* A call that broke because the sandbox went away under it is reported as what the sandbox has
@@ -60,13 +97,13 @@ static int leave(struct sandbox *s, int rc, struct err *e)
 {
     struct life_info now;
     touch(s);
+    uncount_call(s);
     sandbox_info(s, &now);
     sandbox_unref(s);
     if (rc == 0 || (e->kind != ERR_IO && e->kind != ERR_PROTOCOL && e->kind != ERR_UNAVAILABLE))
         return rc;
     if (now.entry.state.status != SANDBOX_RUNNING)
-        return err_set(e, ERR_BAD_STATE, "sandbox is %s, not running",
-            sandbox_status_name(now.entry.state.status));
+        return sandbox_bad_state(now.entry.state.status, "running", e);
     return err_set(e, ERR_AGENT, "the guest agent did not answer as it should");
 }
 
@@ -124,6 +161,7 @@ int life_ping(
         MUTEX_GUARD(&l->lock);
         *ret_last_active_ms = s->entry.last_active_at_ms;
     }
+    uncount_call(s);
     sandbox_unref(s);
     return 0;
 }
@@ -149,6 +187,26 @@ int life_set_timeout(struct life *l, const struct sandbox_id *id, int32_t timeou
     return 0;
 }
 
+static bool is_auto_paused(const struct sandbox *s)
+{
+    return s->entry.state.status == SANDBOX_PAUSED && s->entry.state.reason == REASON_IDLE &&
+           s->acknowledged < s->entry.state.revision;
+}
+
+void life_acknowledge(struct life *l, const struct sandbox_id *id, uint64_t revision)
+{
+    struct err ignored = {0};
+    struct sandbox *s = registry_find(l, id, &ignored);
+    if (!s)
+        return;
+    {
+        MUTEX_GUARD(&l->lock);
+        if (s->acknowledged < revision)
+            s->acknowledged = revision;
+    }
+    sandbox_unref(s);
+}
+
 int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const struct life_info *info),
     void *ctx, struct life_summary *ret, struct err *e)
 {
@@ -171,7 +229,7 @@ int life_list(struct life *l, uint64_t since, void (*each)(void *ctx, const stru
     ret->full = since == 0;
     for (size_t b = 0; b < REGISTRY_BUCKETS; b++)
         for (struct sandbox *s = l->buckets[b]; s; s = s->next) {
-            struct life_info info = {.entry = s->entry};
+            struct life_info info = {.entry = s->entry, .auto_paused = is_auto_paused(s)};
             if (s->host_revision <= since)
                 continue;
             memcpy(info.host_ip, s->host_ip, sizeof info.host_ip);

@@ -86,6 +86,9 @@ int generation_pin(struct generation_store *s, const struct uuid *id, struct err
  * cannot be removed is logged and left for the next start. */
 void generation_unpin(struct generation_store *s, const struct uuid *id);
 
+/* How many pins it has. */
+unsigned generation_pins(struct generation_store *s, const struct uuid *id);
+
 /* --- making one --- */
 
 struct generation_draft;

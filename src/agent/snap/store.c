@@ -223,6 +223,14 @@ static void remove_entry(struct generation_store *s, struct generation_entry *g)
     free(g);
 }
 
+unsigned generation_pins(struct generation_store *s, const struct uuid *id)
+{
+    struct err ignored;
+    MUTEX_GUARD(&s->lock);
+    const struct generation_entry *g = store_find(s, id, &ignored);
+    return g ? g->pins : 0;
+}
+
 void generation_unpin(struct generation_store *s, const struct uuid *id)
 {
     struct generation_entry *g;

@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "agent/vmm/keep.h"
 #include "agent/vmm/launch_plan.h"
 #include "agent/vmm/qemu_args.h"
 #include "agent/vmm/qmp.h"
@@ -283,7 +284,9 @@ static int choose_files(
         return err_set(e, ERR_UNSUPPORTED, "this host has no torpor-memory.so to restore with");
     if (strcmp(b->source->facts->digest, h->facts.digest) == 0)
         return 0;
-    return err_set(e, ERR_UNSUPPORTED, "the VMM that saved it is not kept here");
+    p->kept = vmm_files_open_kept(h->keep_dir, b->source->facts->digest, e);
+    p->files = p->kept;
+    return p->kept ? 0 : -1;
 }
 
 /* The paths stand in the handle once their sockets are this start's, so that a failure removes no

@@ -20,6 +20,8 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "rpc/agent_v1.h"
+#include "snap/checksum.h"
+#include "snap/memory_map.h"
 
 struct fakes fakes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -73,6 +75,16 @@ int disk_overlay_create(
         return err_sys(e, errno, "create");
     (void)close(fd);
     return fails(FAKE_OVERLAY, e) ? -1 : 0; /* a failure may leave the file */
+}
+
+int disk_overlay_remove(int dirfd, const char *name, struct err *e)
+{
+    return unlinkat(dirfd, name, 0) < 0 && errno != ENOENT ? err_sys(e, errno, "remove") : 0;
+}
+
+int disk_layers_merge(const int *layer_fds, size_t n, int out_fd, struct err *e)
+{
+    return write(out_fd, "merged", 6) == 6 ? 0 : err_sys(e, errno, "write");
 }
 
 /* --- net --- */
@@ -164,6 +176,7 @@ struct machine {
     int event_fd;
     bool running;
     bool used;
+    bool stands;
 };
 static struct machine machines[64];
 
@@ -173,7 +186,8 @@ struct vmm {
 
 int vmm_host_probe(const char *accel, struct vmm_host *ret, struct err *e)
 {
-    *ret = (struct vmm_host){.qemu = "/usr/bin/false"};
+    ret->qemu = "/usr/bin/false";
+    ret->facts = (struct vmm_facts){.driver = "qemu", .digest = "fake", .snapshot_format = 1};
     return 0;
 }
 
@@ -185,7 +199,9 @@ static void machine_end(struct machine *m)
 {
     if (m->running)
         fakes.vmms_running--;
-    m->running = false;
+    if (m->stands)
+        fakes.vcpus_stand--;
+    m->running = m->stands = false;
 }
 
 static struct machine *machine_find(const struct sandbox_id *id)
@@ -210,6 +226,12 @@ int vmm_remove_leftovers(const struct vmm_host *host, vmm_keep *keep, void *ctx,
     return 0;
 }
 
+static void set_stands(struct machine *m, bool stands)
+{
+    fakes.vcpus_stand += stands - m->stands;
+    m->stands = stands;
+}
+
 struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e)
 {
     struct vmm *v;
@@ -222,6 +244,12 @@ struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, 
     *v->m = (struct machine){.id = boot->id, .used = true, .running = true};
     v->m->event_fd = fakes.vm_event_fd = eventfd(0, EFD_CLOEXEC);
     fakes.vmms_running++;
+    if (boot->source) {
+        fakes.restores_ever++;
+        set_stands(v->m, true);
+    } else {
+        fakes.boots_ever++;
+    }
     return v;
 }
 
@@ -280,6 +308,96 @@ struct vmm *vmm_free(struct vmm *v)
     return NULL;
 }
 
+int vmm_can_restore(const struct vmm_host *host, const struct vmm_facts *saved, struct err *e)
+{
+    return fakes.fail == FAKE_CAN_RESTORE ? err_set(e, ERR_UNSUPPORTED, "another VMM") : 0;
+}
+
+static int stand(struct vmm *v, bool stands, enum fake_call call, struct err *e)
+{
+    MUTEX_GUARD(&lock);
+    if (fails(call, e))
+        return -1;
+    if (!v->m->running)
+        return err_set(e, ERR_UNAVAILABLE, "the VMM has ended");
+    set_stands(v->m, stands);
+    return 0;
+}
+
+int vmm_load(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
+{
+    return stand(v, /* stands= */ true, FAKE_LOAD, e);
+}
+
+int vmm_run(struct vmm *v, int64_t deadline, struct err *e)
+{
+    fakes.runs_ever++;
+    return stand(v, /* stands= */ false, FAKE_RUN, e);
+}
+
+int vmm_pause(struct vmm *v, int64_t deadline, struct err *e)
+{
+    return stand(v, /* stands= */ true, FAKE_PAUSE, e);
+}
+
+int vmm_save_state(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
+{
+    if (fails(FAKE_SAVE_STATE, e))
+        return -1;
+    return write(state_fd, "state", 5) == 5 ? 0 : err_sys(e, errno, "write");
+}
+
+/* 128 pages: the first stored, the others zeros. */
+static int write_memory(const struct vmm_save *save, struct err *e)
+{
+    static const char page[MEMORY_PAGE] = "page";
+    struct memory_map_writer map;
+    struct checksum_writer sums;
+    struct memory_map_blob blob = {.bytes = sizeof page};
+    memcpy(blob.uuid, save->blob.bytes, sizeof blob.uuid);
+    memory_map_writer_init(&map, save->map_fd, 128 * MEMORY_PAGE);
+    checksum_writer_init(&sums, save->sums_fd, &save->blob);
+    if (write(save->blob_fd, page, sizeof page) != (ssize_t)sizeof page)
+        return err_sys(e, errno, "write");
+    if (checksum_write(&sums, page, sizeof page, e) < 0 || checksum_write_end(&sums, e) < 0 ||
+        memory_map_write(&map, MEMORY_PAGE, 1, 0, e) < 0 ||
+        memory_map_write(&map, 127 * MEMORY_PAGE, 0, 0, e) < 0)
+        return -1;
+    return memory_map_write_end(&map, &blob, 1, e);
+}
+
+int vmm_save_memory(struct vmm *v, const struct vmm_save *save, struct vmm_saved *ret,
+    int64_t deadline, struct err *e)
+{
+    if (fails(FAKE_SAVE_MEMORY, e))
+        return -1;
+    if (fakes.save_waits) {
+        (void)eventfd_write(fakes.stopped_fd, 1); /* a test waits for it */
+        if (io_wait(save->cancel_fd, POLLIN, deadline_in_ms(10000), e) < 0)
+            return -1;
+        return err_set(e, ERR_CANCELED, "broken off");
+    }
+    *ret = (struct vmm_saved){.pages_stored = 1};
+    return write_memory(save, e);
+}
+
+int vmm_save_commit(struct vmm *v, int64_t deadline, struct err *e)
+{
+    fakes.saves_committed++;
+    return 0;
+}
+
+int vmm_save_hints(struct vmm *v, int fd, uint64_t *ret_pages, int64_t deadline, struct err *e)
+{
+    *ret_pages = 0;
+    return 0;
+}
+
+int vmm_swap_overlay(struct vmm *v, int overlay_fd, int64_t deadline, struct err *e)
+{
+    return fails(FAKE_SWAP, e) ? -1 : 0;
+}
+
 void fakes_power_cut(void)
 {
     for (size_t i = 0; i < ARRAY_LEN(machines); i++)
@@ -323,6 +441,23 @@ int guest_init(
     struct guest *g, const struct guest_identity *identity, int64_t deadline, struct err *e)
 {
     return fails(FAKE_INIT, e) ? -1 : 0;
+}
+
+int guest_prepare(
+    struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], int64_t deadline, struct err *e)
+{
+    (void)snprintf(fakes.secret, sizeof fakes.secret, "%s", secret);
+    return fails(FAKE_PREPARE, e) ? -1 : 0;
+}
+
+int guest_wake(struct guest *g, const struct guest_identity *identity, int abort_fd,
+    int64_t deadline, struct err *e)
+{
+    fakes.wakes_ever++;
+    fakes.keeps_names = identity->keeps_machine;
+    (void)snprintf(
+        fakes.woken_with, sizeof fakes.woken_with, "%s", identity->secret ? identity->secret : "");
+    return fails(FAKE_WAKE, e) ? -1 : 0;
 }
 
 int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf *out_stdout,

@@ -15,6 +15,15 @@ enum fake_call {
     FAKE_INIT,
     FAKE_VMM_STOP,
     FAKE_SLOT_RELEASE,
+    FAKE_PREPARE,
+    FAKE_PAUSE,
+    FAKE_SAVE_STATE,
+    FAKE_SAVE_MEMORY,
+    FAKE_SWAP,
+    FAKE_RUN,
+    FAKE_LOAD,
+    FAKE_WAKE,
+    FAKE_CAN_RESTORE,
     FAKE_CALL_COUNT
 };
 
@@ -28,6 +37,16 @@ struct fakes {
     bool vms_survive;    /* vmm_free without vmm_stop leaves the VM for vmm_adopt */
     bool slots_lost;     /* net_slot_adopt finds none whole */
     int stopped_fd;      /* eventfd: one more for each vmm_stop */
+    int vcpus_stand;     /* VMs whose vCPUs stand still */
+    int runs_ever;       /* vmm_run */
+    int saves_committed;
+    int restores_ever; /* vmm_start with a source */
+    int boots_ever;    /* and without */
+    int wakes_ever;
+    bool save_waits;     /* vmm_save_memory returns when it is broken off */
+    bool keeps_names;    /* the last guest_wake was told that the guest keeps its names */
+    char secret[65];     /* of the last guest_prepare */
+    char woken_with[65]; /* the secret of the last guest_wake */
     int vm_event_fd;     /* of the newest VMM; write to it: the VMM has ended */
 };
 extern struct fakes fakes;

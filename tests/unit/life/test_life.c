@@ -39,6 +39,7 @@ struct fixture {
     char dir[96];
     char run[96];
     struct life *life;
+    bool warm; /* base templates start warm */
 };
 
 static void write_file(const char *dir, const char *name, const char *text)
@@ -68,7 +69,8 @@ static void open_life(struct fixture *f)
                             .net_range = "10.11.0.0/16",
                             .uid_base = 100000,
                             .slots = 4,
-                            .memory_mb = 4096},
+                            .memory_mb = 4096,
+                            .no_warm = !f->warm},
         &e);
     if (!f->life)
         fail_msg("life_open: %s", e.msg);
@@ -110,6 +112,7 @@ static int teardown(void **state)
     fakes.fail = FAKE_NONE;
     assert_int_equal(life_close(f->life, &e), 0);
     assert_int_equal(fakes.vmms_running, 0);
+    assert_int_equal(fakes.vcpus_stand, 0);
     assert_int_equal(io_remove_tree(AT_FDCWD, f->root, &e), 0);
     free(f);
     return 0;
@@ -431,7 +434,7 @@ static void power_cut_stops_and_keeps(void **state)
     assert_nothing_left(f, &id);
 }
 
-static void closing_stops_and_keeps(void **state)
+static void closing_puts_to_sleep(void **state)
 {
     struct fixture *f = *state;
     struct sandbox_id id = create_ok(f);
@@ -439,7 +442,7 @@ static void closing_stops_and_keeps(void **state)
     assert_int_equal(life_close(f->life, &e), 0);
     assert_int_equal(fakes.vmms_running, 0);
     open_life(f);
-    assert_int_equal(look(f, &id).info.entry.state.status, SANDBOX_STOPPED);
+    assert_int_equal(look(f, &id).info.entry.state.status, SANDBOX_PAUSED);
     destroy_ok(f, &id);
     assert_nothing_left(f, &id);
 }
@@ -704,7 +707,7 @@ int main(void)
         LIFE_TEST(adopted_vm_that_dies_is_noticed),
         LIFE_TEST(vm_whose_slot_is_broken_is_stopped),
         LIFE_TEST(power_cut_stops_and_keeps),
-        LIFE_TEST(closing_stops_and_keeps),
+        LIFE_TEST(closing_puts_to_sleep),
         LIFE_TEST(unmounted_folder_ends_no_vm),
         LIFE_TEST(empty_data_folder_takes_another_instance),
         cmocka_unit_test(recovery_is_decided_by_evidence),

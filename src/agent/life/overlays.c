@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The disk files in a sandbox's folder: disk.qcow2, which its VM writes, and below it the layers
+ * that live snapshots froze, layer-1.qcow2 the lowest. Below these lie the layers of the generation
+ * that the VM was restored from, and the base image.
+ *
+ * Theory of operation: a freeze makes the new overlay aside (disk.next.qcow2), lets the VM go on in
+ * it, and only then renames: disk.qcow2 becomes the next layer, the new one disk.qcow2. Wherever
+ * the agent ends in between, renaming both later is right: an overlay that the VM was not switched
+ * to is empty, and an empty one on top changes nothing.
+ */
+#include "agent/life/life_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/disk/disk.h"
+#include "base/cleanup.h"
+#include "base/io.h"
+
+static const char next_name[] = "disk.next.qcow2";
+static const char aside_name[] = "before-restore";
+
+void overlay_layer_name(unsigned i, char dst[OVERLAY_NAME_MAX])
+{
+    (void)snprintf(dst, OVERLAY_NAME_MAX, "layer-%u.qcow2", i);
+}
+
+static bool exists(int dirfd, const char *name)
+{
+    return faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+unsigned overlay_layers_count(const struct sandbox *s)
+{
+    char name[OVERLAY_NAME_MAX];
+    unsigned n = 0;
+    do
+        overlay_layer_name(n + 1, name);
+    while (exists(s->dir_fd, name) && ++n < OVERLAY_LAYERS_MAX);
+    return n;
+}
+
+/* Calls `fn` for every disk file that is there; the names are given up from the top. */
+static int each_overlay(
+    struct sandbox *s, int (*fn)(struct sandbox *s, const char *name, struct err *e), struct err *e)
+{
+    char name[OVERLAY_NAME_MAX];
+    unsigned layers = overlay_layers_count(s);
+    if ((exists(s->dir_fd, next_name) && fn(s, next_name, e) < 0) ||
+        (exists(s->dir_fd, OVERLAY_NAME) && fn(s, OVERLAY_NAME, e) < 0))
+        return -1;
+    for (; layers > 0; layers--) {
+        overlay_layer_name(layers, name);
+        if (fn(s, name, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int remove_one(struct sandbox *s, const char *name, struct err *e)
+{
+    return disk_overlay_remove(s->dir_fd, name, e);
+}
+
+int overlays_remove(struct sandbox *s, struct err *e)
+{
+    return each_overlay(s, remove_one, e);
+}
+
+static int put_aside_one(struct sandbox *s, const char *name, struct err *e)
+{
+    AUTO_CLOSE int aside = openat(s->dir_fd, aside_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (aside < 0)
+        return err_sys(e, errno, "open %s", aside_name);
+    if (renameat(s->dir_fd, name, aside, name) < 0)
+        return err_sys(e, errno, "put %s aside", name);
+    return 0;
+}
+
+int overlays_put_aside(struct sandbox *s, struct err *e)
+{
+    if (!exists(s->dir_fd, OVERLAY_NAME))
+        return 0;
+    if (io_remove_tree(s->dir_fd, aside_name, e) < 0)
+        return -1;
+    if (mkdirat(s->dir_fd, aside_name, 0700) < 0)
+        return err_sys(e, errno, "make %s", aside_name);
+    return each_overlay(s, put_aside_one, e);
+}
+
+static int rename_in(struct sandbox *s, const char *from, const char *to, struct err *e)
+{
+    if (renameat(s->dir_fd, from, s->dir_fd, to) < 0)
+        return err_sys(e, errno, "rename %s", from);
+    return 0;
+}
+
+static int take_next(struct sandbox *s, struct err *e)
+{
+    char layer[OVERLAY_NAME_MAX];
+    overlay_layer_name(overlay_layers_count(s) + 1, layer);
+    if (exists(s->dir_fd, OVERLAY_NAME) && rename_in(s, OVERLAY_NAME, layer, e) < 0)
+        return -1;
+    return rename_in(s, next_name, OVERLAY_NAME, e);
+}
+
+int overlays_settle(struct sandbox *s, struct err *e)
+{
+    return exists(s->dir_fd, next_name) ? take_next(s, e) : 0;
+}
+
+int overlays_freeze(struct sandbox *s, int64_t deadline, struct err *e)
+{
+    AUTO_CLOSE int fd = -1;
+    if (disk_overlay_remove(s->dir_fd, next_name, e) < 0 ||
+        disk_overlay_create(s->dir_fd, next_name, s->template.size_bytes, s->slot.uid, e) < 0)
+        return -1;
+    fd = openat(s->dir_fd, next_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return err_sys(e, errno, "open the new overlay");
+    if (vmm_swap_overlay(s->vmm, fd, deadline, e) < 0)
+        return -1;
+    return take_next(s, e);
+}

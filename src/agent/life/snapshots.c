@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Snapshot templates on disk. */
+#define LOG_MODULE "life"
+#include "agent/life/snapshots.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "json/json.h"
+
+enum { FORMAT = 1, FILE_BYTES_MAX = 4096, FILE_NAME_MAX = 40 };
+static const char suffix[] = ".json";
+
+static void file_name(const struct template_id *id, char dst[FILE_NAME_MAX])
+{
+    (void)snprintf(dst, FILE_NAME_MAX, "%s%s", id->text, suffix);
+}
+
+int snapshot_write(int dirfd, const struct snapshot *s, struct err *e)
+{
+    AUTO_BUF struct buf text = BUF_INIT(FILE_BYTES_MAX);
+    char generation[UUID_TEXT + 1];
+    char name[FILE_NAME_MAX];
+    struct json_writer w;
+    uuid_format(&s->generation, generation);
+    json_writer_init(&w, &text);
+    json_object_begin(&w);
+    json_key(&w, "format");
+    json_int(&w, FORMAT);
+    json_key(&w, "id");
+    json_cstr(&w, s->id.text);
+    json_key(&w, "generation");
+    json_cstr(&w, generation);
+    json_key(&w, "vcpus");
+    json_int(&w, s->vcpus);
+    json_key(&w, "memory_mb");
+    json_int(&w, s->memory_mb);
+    json_key(&w, "size_bytes");
+    json_int(&w, s->size_bytes);
+    json_key(&w, "created_at_ms");
+    json_int(&w, s->created_at_ms);
+    json_key(&w, "default_user");
+    json_cstr(&w, s->default_user);
+    json_object_end(&w);
+    buf_append_char(&text, '\n');
+    if (text.failed)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    file_name(&s->id, name);
+    return io_replace_file(dirfd, name, text.p, text.len, 0600, e);
+}
+
+static bool get_int(
+    const struct json_value *v, const char *key, int64_t min, int64_t max, int64_t *ret)
+{
+    const struct json_value *m = json_get(v, key);
+    if (!m || m->type != JSON_INT || m->integer < min || m->integer > max)
+        return false;
+    *ret = m->integer;
+    return true;
+}
+
+static struct slice get_text(const struct json_value *v, const char *key)
+{
+    const struct json_value *m = json_get(v, key);
+    return m && m->type == JSON_STRING ? m->string : (struct slice){0};
+}
+
+static bool take(const struct json_value *v, struct snapshot *ret)
+{
+    int64_t format;
+    int64_t vcpus;
+    int64_t memory_mb;
+    if (!get_int(v, "format", FORMAT, FORMAT, &format) ||
+        !get_int(v, "vcpus", 1, INT32_MAX, &vcpus) ||
+        !get_int(v, "memory_mb", 1, INT32_MAX, &memory_mb) ||
+        !get_int(v, "size_bytes", 0, INT64_MAX, &ret->size_bytes) ||
+        !get_int(v, "created_at_ms", 0, INT64_MAX, &ret->created_at_ms) ||
+        !template_id_parse(get_text(v, "id"), &ret->id) ||
+        !uuid_parse(get_text(v, "generation"), &ret->generation) ||
+        !slice_copy_cstr(get_text(v, "default_user"), ret->default_user, sizeof ret->default_user))
+        return false;
+    ret->vcpus = (int32_t)vcpus;
+    ret->memory_mb = (int32_t)memory_mb;
+    return true;
+}
+
+int snapshot_read(int dirfd, const struct template_id *id, struct snapshot *ret, struct err *e)
+{
+    AUTO_BUF struct buf text = BUF_INIT(FILE_BYTES_MAX);
+    struct snapshot s = {0};
+    char name[FILE_NAME_MAX];
+    const struct json_value *v;
+    struct arena arena;
+    int rc;
+    file_name(id, name);
+    if (io_read_file(dirfd, name, &text, e) < 0)
+        return e->kind == ERR_NOT_FOUND ? err_set(e, ERR_NOT_FOUND, "no snapshot %s", id->text)
+                                        : -1;
+    arena_init(&arena, (size_t)FILE_BYTES_MAX * 8);
+    rc = json_parse(buf_slice(&text), &arena, &v, e);
+    if (rc == 0 && (!take(v, &s) || strcmp(s.id.text, id->text) != 0))
+        rc = err_set(e, ERR_INVALID, "not a snapshot of format %d", FORMAT);
+    arena_done(&arena);
+    if (rc < 0)
+        return err_wrap(e, "snapshot %s", id->text);
+    *ret = s;
+    return 0;
+}
+
+int snapshot_remove(int dirfd, const struct template_id *id, struct err *e)
+{
+    char name[FILE_NAME_MAX];
+    file_name(id, name);
+    if (unlinkat(dirfd, name, 0) < 0)
+        return errno == ENOENT ? 0 : err_sys(e, errno, "remove snapshot %s", id->text);
+    return fsync(dirfd) < 0 ? err_sys(e, errno, "remove snapshot %s", id->text) : 0;
+}
+
+static bool is_snapshot_name(const char *name, struct template_id *ret)
+{
+    size_t n = strlen(name);
+    size_t tail = sizeof suffix - 1;
+    return n > tail && strcmp(name + n - tail, suffix) == 0 &&
+           template_id_parse(slice_of(name, n - tail), ret);
+}
+
+int snapshots_each(int dirfd, void (*each)(void *ctx, const struct snapshot *s), void *ctx,
+    size_t *ret_damaged, struct err *e)
+{
+    int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *ent;
+    size_t damaged = 0;
+    if (!d) {
+        (void)err_sys(e, errno, "read the snapshots");
+        if (fd >= 0)
+            (void)close(fd);
+        return -1;
+    }
+    while ((ent = readdir(d))) {
+        struct template_id id;
+        struct snapshot s;
+        struct err one = {0};
+        if (!is_snapshot_name(ent->d_name, &id))
+            continue;
+        if (snapshot_read(dirfd, &id, &s, &one) == 0) {
+            each(ctx, &s);
+        } else {
+            damaged++;
+            log_err("cannot read a snapshot: %s", one.msg);
+        }
+    }
+    (void)closedir(d);
+    *ret_damaged = damaged;
+    return 0;
+}
