@@ -30,6 +30,9 @@ static const struct {
     TEXT(snapshot_id, true),
     TEXT(live, true),
     TEXT(secret, true),
+    TEXT(vmm_digest, true),
+    TEXT(vmm_version, true),
+    TEXT(vmm_accel, true),
 };
 static const struct {
     const char *key;
@@ -41,6 +44,7 @@ static const struct {
     {"timeout_sec", offsetof(struct journal_entry, timeout_sec), false},
     {"slot", offsetof(struct journal_entry, slot), false},
     {"owns_generation", offsetof(struct journal_entry, owns_generation), true},
+    {"vmm_tsc_khz", offsetof(struct journal_entry, vmm_tsc_khz), true},
     {"disk_only", offsetof(struct journal_entry, disk_only), true},
 };
 static const struct {

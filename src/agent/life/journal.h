@@ -34,6 +34,11 @@ struct journal_entry {
     char snapshot_id[ID_TEXT_MAX + 1]; /* the template it was spawned from, "" if none */
     /* Of the VM that runs, so that an agent that adopts it can go on; "" and 0 otherwise. */
     char live[JOURNAL_LIVE_MAX * (UUID_TEXT + 1)]; /* live snapshots, each followed by a comma */
+    /* The set of files that its VM was booted with: an agent that adopts it may have another. */
+    char vmm_digest[JOURNAL_DIGEST_MAX];
+    char vmm_version[32];
+    char vmm_accel[8];
+    int32_t vmm_tsc_khz;
     int32_t disk_only; /* 1: the VM was booted; of the generation it uses the disk */
     char secret[65];   /* of a pause under way: what opens envd again */
     int64_t created_at_ms;

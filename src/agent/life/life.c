@@ -63,35 +63,41 @@ static void pin_snapshot(void *ctx, const struct snapshot *s)
         log_err("snapshot without its generation snapshot_id=%s: %s", s->id.text, e.msg);
 }
 
+/* What templates and warm starts keep. Before anything is unpinned: what is taken from a sandbox
+ * may be theirs too. */
+static int pin_kept(struct life *l, size_t *ret_damaged, struct err *e)
+{
+    if (snapshots_each(l->templates_fd, pin_snapshot, l, ret_damaged, e) < 0)
+        return -1;
+    l->warm = warm_open(l, e);
+    return l->warm ? 0 : -1;
+}
+
 /* Everything that is needed is pinned by now, or something could not be read and nothing goes. */
 static int collect(struct life *l, bool all_known, struct err *e)
 {
-    size_t damaged = 0;
-    if (snapshots_each(l->templates_fd, pin_snapshot, l, &damaged, e) < 0)
-        return -1;
-    l->warm = warm_open(l, e);
-    if (!l->warm)
-        return -1;
-    if (!all_known || damaged > 0) {
-        log_warn("some sandbox or snapshot cannot be read: no generation is removed");
-        return 0;
-    }
-    return generation_store_collect(l->generations, e);
+    if (all_known)
+        return generation_store_collect(l->generations, e);
+    log_warn("some sandbox or snapshot cannot be read: no generation is removed");
+    return 0;
 }
 
 static int open_parts(struct life *l, const struct life_config *c, struct err *e)
 {
     bool all_known = false;
+    size_t damaged = 0;
     l->memory = c->memory;
     if (host_open(&l->host, c->dir, c->run_base, e) < 0 ||
         (!c->only_stop && host_kernel_find(&l->host, &l->kernel, e) < 0) ||
         admission_init(&l->admission, c->memory_mb, c->vcpus_per_core, e) < 0 ||
         (probe_vmm(l, c, e) < 0 && !c->only_stop) || open_generations(l, e) < 0 ||
-        monitor_start(l, e) < 0 || recover_all(l, c, &all_known, e) < 0)
+        pin_kept(l, &damaged, e) < 0 || monitor_start(l, e) < 0 ||
+        recover_all(l, c, &all_known, e) < 0)
         return -1;
     if (c->only_stop)
         return 0;
-    if (collect(l, all_known, e) < 0)
+    warm_drop_stale(l->warm);
+    if (collect(l, all_known && damaged == 0, e) < 0)
         return -1;
     l->reaper = reaper_start(l, e);
     if (!l->reaper)

@@ -206,6 +206,8 @@ int pause_snapshot(
 
 /* Pins what an earlier agent made. */
 struct warm *warm_open(struct life *l, struct err *e);
+/* Those of another set of VMM files than today's go. */
+void warm_drop_stale(struct warm *w);
 /* From now on warm starts are made. */
 int warm_start(struct warm *w, struct err *e);
 /* Waits for the one being made. NULL is fine. */

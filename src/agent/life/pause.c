@@ -88,6 +88,18 @@ static int quiesce(struct taking *t, struct err *e)
     return guest_prepare(s->guest, s->entry.secret, deadline_in_ms(QUIESCE_MS), e);
 }
 
+/* Of a VM that was booted: the files it was started from, whatever this agent would start now. */
+static void booted_machine(const struct sandbox *s, struct generation_machine *m)
+{
+    source_from_facts(&s->life->vmm_host.facts, m);
+    if (!s->entry.vmm_digest[0])
+        return;
+    memcpy(m->vmm_digest, s->entry.vmm_digest, sizeof m->vmm_digest);
+    memcpy(m->version, s->entry.vmm_version, sizeof m->version);
+    memcpy(m->accel, s->entry.vmm_accel, sizeof m->accel);
+    m->tsc_khz = (uint32_t)s->entry.vmm_tsc_khz;
+}
+
 static void fill_manifest(struct taking *t)
 {
     const struct sandbox *s = t->s;
@@ -101,7 +113,7 @@ static void fill_manifest(struct taking *t)
     if (s->source && !s->entry.disk_only)
         m->machine = s->source->manifest.machine;
     else
-        source_from_facts(&s->life->vmm_host.facts, &m->machine);
+        booted_machine(s, &m->machine);
     m->machine.vcpus = s->entry.vcpus;
     m->machine.memory_mb = s->entry.memory_mb;
     m->machine.guest_abi = GUEST_ABI;

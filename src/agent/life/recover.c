@@ -257,6 +257,16 @@ static void pin(struct sandbox *s)
             log_err("a live snapshot is gone id=%s: %s", s->entry.id.text, e.msg);
 }
 
+/* All before anything is undone: what one gives back, another may need. */
+static void pin_all(struct recovery_list *r)
+{
+    for (size_t i = 0; i < r->n; i++)
+        if (r->items[i].what == RECOVER_DAMAGED)
+            r->all_known = false;
+        else
+            pin(r->items[i].s);
+}
+
 /* Which layers lie below the overlay of a VM that runs; and its template. */
 static int adopt_source(struct sandbox *s, struct err *e)
 {
@@ -387,6 +397,7 @@ static int recover(struct recovery_list *r, const struct life_config *config, st
     struct life *l = r->life;
     if (each_name(l->host.sandboxes_fd, read_name, r, e) < 0)
         return -1;
+    pin_all(r);
     for (size_t i = 0; i < r->n; i++)
         if (r->items[i].what == RECOVER_ADOPT)
             adopt_vmm(&r->items[i]);
@@ -395,10 +406,6 @@ static int recover(struct recovery_list *r, const struct life_config *config, st
         return -1;
     for (size_t i = 0; i < r->n; i++) {
         struct err one = {0};
-        if (r->items[i].what == RECOVER_DAMAGED)
-            r->all_known = false;
-        else if (r->items[i].what != RECOVER_UNDO)
-            pin(r->items[i].s);
         if (settle(&r->items[i], &one) < 0)
             log_err("cannot recover id=%s: %s", r->items[i].s->entry.id.text, one.msg);
     }

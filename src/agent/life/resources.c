@@ -212,12 +212,24 @@ static int begin_restored(struct sandbox *s, const struct layers *layers, struct
     return start_vmm(s, layers, &source, e);
 }
 
+/* A pause must name the VMM that can restore it, also after this agent was replaced. */
+static void remember_vmm(struct sandbox *s, const struct vmm_facts *f)
+{
+    MUTEX_GUARD(&s->life->lock);
+    memcpy(s->entry.vmm_digest, f->digest, sizeof s->entry.vmm_digest);
+    memcpy(s->entry.vmm_version, f->version, sizeof s->entry.vmm_version);
+    memcpy(s->entry.vmm_accel, f->accel, sizeof s->entry.vmm_accel);
+    s->entry.vmm_tsc_khz = (int32_t)f->tsc_khz;
+}
+
 static int vmm_begin(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
     CLEANUP(layers_close) struct layers layers = {0};
     if (layers_open(s, &layers, e) < 0)
         return -1;
+    if (!restores_memory(s))
+        remember_vmm(s, &s->life->vmm_host.facts);
     return restores_memory(s) ? begin_restored(s, &layers, e)
                               : start_vmm(s, &layers, /* source= */ NULL, e);
 }

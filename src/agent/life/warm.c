@@ -381,8 +381,14 @@ static void load_one(struct warm *w, const char *name)
         return;
     }
     w->sizes[w->n++] = z;
-    if (!is_current(w, &z))
-        cool(w, &w->sizes[w->n - 1]);
+}
+
+void warm_drop_stale(struct warm *w)
+{
+    MUTEX_GUARD(&w->lock);
+    for (size_t i = 0; i < w->n; i++)
+        if (!is_current(w, &w->sizes[i]))
+            cool(w, &w->sizes[i]);
 }
 
 static int load_all(struct warm *w, struct err *e)

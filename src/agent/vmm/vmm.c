@@ -109,6 +109,12 @@ static int overlay_bytes_max(int fd, uint64_t *ret, struct err *e)
     return 0;
 }
 
+/* A machine that was saved goes on under what it ran under. */
+static bool uses_kvm(const struct vmm_host *h, const struct vmm_boot *b)
+{
+    return b->source ? strcmp(b->source->facts->accel, "kvm") == 0 : h->use_kvm;
+}
+
 static int build_args(
     const struct vmm_host *h, const struct vmm_boot *b, struct parts *p, struct err *e)
 {
@@ -118,7 +124,7 @@ static int build_args(
         .bios = p->files->bios,
         .kernel = JAIL_KERNEL,
         .initrd = JAIL_INITRD,
-        .use_kvm = h->use_kvm,
+        .use_kvm = uses_kvm(h, b),
         .tsc_khz = h->tsc_khz,
         .vcpus = b->vcpus,
         .memory_mb = b->memory_mb,
@@ -163,7 +169,7 @@ static int build_plan(
     struct launch_plan plan = {
         .id = b->id.text,
         .uid = b->uid,
-        .use_kvm = h->use_kvm,
+        .use_kvm = uses_kvm(h, b),
         .argv = p->args.argv,
         .files = p->files,
         .kernel = s ? NULL : b->kernel,
