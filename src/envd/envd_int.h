@@ -31,6 +31,10 @@ struct envd {
 void init_handle(struct envd *d, struct http_exchange *x);
 /* POST /snapshot/prepare: see snapshot.c. */
 void snapshot_handle_prepare(struct envd *d, struct http_exchange *x);
+/* In a machine that wakes, before its gate opens: ends what a live snapshot left open, as prepare
+ * does at once otherwise, but for the connection of `x`. Does nothing where prepare has done it.
+ * Waits for no peer; at most 2.1 s. Under the init_lock. */
+void snapshot_end_former_life(struct envd *d, struct http_exchange *x);
 /* GET and POST /files: see files.c. */
 void files_handle(struct envd *d, struct http_exchange *x);
 

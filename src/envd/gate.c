@@ -5,8 +5,9 @@
  * Theory of operation. A pause wants a moment in which no request of the host is half done and no
  * new one begins, while the guest's processes go on. So every request counts itself in and out; a
  * closed gate lets none in, and its descriptor tells those who may stay long (streams of processes)
- * to leave. All of it, the secret too, is memory and so part of the snapshot: a restored guest
- * finds its gate closed. One mutex guards it; it is a leaf lock.
+ * to leave. A live snapshot only wants that nothing begins: who is inside stays, and only where the
+ * snapshot wakes are they told to leave. All of it, the secret too, is memory and so part of the
+ * snapshot: a restored guest finds its gate closed. One mutex guards it; it is a leaf lock.
  */
 #include "envd/gate.h"
 
@@ -23,8 +24,10 @@ struct gate {
     pthread_mutex_t lock;
     pthread_cond_t left; /* somebody has */
     bool closed;
+    bool keeps; /* and those inside may stay */
     int inside;
-    int closed_fd;
+    int evict_fd;
+    int64_t words_until; /* while they are told to leave */
     char secret[GATE_SECRET_CHARS + 1];
 };
 
@@ -42,8 +45,8 @@ struct gate *gate_new(void)
     struct gate *g = calloc(1, sizeof *g);
     if (!g)
         return NULL;
-    g->closed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (g->closed_fd < 0) {
+    g->evict_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (g->evict_fd < 0) {
         free(g);
         return NULL;
     }
@@ -56,7 +59,7 @@ void gate_free(struct gate *g)
 {
     if (!g)
         return;
-    (void)close(g->closed_fd);
+    (void)close(g->evict_fd);
     (void)pthread_cond_destroy(&g->left);
     (void)pthread_mutex_destroy(&g->lock);
     explicit_bzero(g->secret, sizeof g->secret);
@@ -84,15 +87,34 @@ void gate_leave(struct gate_pass *pass)
     (void)pthread_cond_broadcast(&g->left);
 }
 
-int gate_close(struct gate *g, const char secret[GATE_SECRET_CHARS + 1], struct err *e)
+int gate_close(struct gate *g, const char secret[GATE_SECRET_CHARS + 1], bool keeps, struct err *e)
 {
     MUTEX_GUARD(&g->lock);
     if (g->closed)
         return err_set(e, ERR_CONFLICT, "the sandbox is being paused already");
     memcpy(g->secret, secret, sizeof g->secret);
     g->closed = true;
-    (void)eventfd_write(g->closed_fd, 1);
+    g->keeps = keeps;
     return 0;
+}
+
+bool gate_keeps(struct gate *g)
+{
+    MUTEX_GUARD(&g->lock);
+    return g->closed && g->keeps;
+}
+
+void gate_evict(struct gate *g, int64_t words_until)
+{
+    MUTEX_GUARD(&g->lock);
+    g->words_until = words_until;
+    (void)eventfd_write(g->evict_fd, 1);
+}
+
+int64_t gate_words_until(struct gate *g)
+{
+    MUTEX_GUARD(&g->lock);
+    return g->words_until;
 }
 
 bool gate_wait_empty(struct gate *g, int64_t deadline)
@@ -111,8 +133,9 @@ void gate_open(struct gate *g)
     eventfd_t ignored;
     MUTEX_GUARD(&g->lock);
     g->closed = false;
+    g->keeps = false;
     explicit_bzero(g->secret, sizeof g->secret);
-    (void)eventfd_read(g->closed_fd, &ignored);
+    (void)eventfd_read(g->evict_fd, &ignored);
 }
 
 bool gate_is_open(struct gate *g)
@@ -132,7 +155,7 @@ bool gate_check_secret(struct gate *g, struct slice secret)
     return diff == 0;
 }
 
-int gate_closed_fd(const struct gate *g)
+int gate_evict_fd(const struct gate *g)
 {
-    return g->closed_fd;
+    return g->evict_fd;
 }

@@ -30,8 +30,18 @@ void gate_free(struct gate *g);
 int gate_enter(struct gate *g, struct gate_pass *ret, struct err *e);
 void gate_leave(struct gate_pass *pass);
 
-/* Lets nobody in any more. ERR_CONFLICT when it is closed already. */
-int gate_close(struct gate *g, const char secret[GATE_SECRET_CHARS + 1], struct err *e);
+/* Lets nobody in any more. `keeps`: those inside may stay, until somebody evicts them. ERR_CONFLICT
+ * when it is closed already. */
+int gate_close(struct gate *g, const char secret[GATE_SECRET_CHARS + 1], bool keeps, struct err *e);
+/* True when it is closed and was told to keep those inside. */
+bool gate_keeps(struct gate *g);
+/* Tells those inside who wait for something else to leave. Their last words to their clients may
+ * take until `words_until` (monotonic ms); passed already: only what does not have to wait. */
+void gate_evict(struct gate *g, int64_t words_until);
+/* Readable from gate_evict to gate_open. */
+int gate_evict_fd(const struct gate *g);
+/* What the last gate_evict said. */
+int64_t gate_words_until(struct gate *g);
 /* Waits until all who were inside have left; false at the deadline. */
 bool gate_wait_empty(struct gate *g, int64_t deadline);
 /* Lets everybody in again and forgets the secret. */
@@ -40,7 +50,5 @@ void gate_open(struct gate *g);
 bool gate_is_open(struct gate *g);
 /* True when it is closed and that is its secret. In time that depends on the length only. */
 bool gate_check_secret(struct gate *g, struct slice secret);
-/* Readable from gate_close to gate_open; for those inside who wait for something else. */
-int gate_closed_fd(const struct gate *g);
 
 #endif

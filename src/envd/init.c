@@ -12,7 +12,8 @@
  *
  * While the gate of a pause is closed no token counts: the header X-Snapshot-Secret must be the
  * secret that closed it, and the call that succeeds opens it. With "wake" that call also ends the
- * connections of the machine's former life; without, the machine was never away.
+ * connections of the machine's former life, its own clients' before the settings change, so that
+ * none of them meets those; without, the machine was never away.
  */
 #include <string.h>
 
@@ -276,6 +277,8 @@ static int handle(struct envd *d, struct http_exchange *x, struct err *e)
     MUTEX_GUARD(&d->init_lock);
     if (check_access(d, x, &r, e) < 0 || apply_machine(d, &r, e) < 0)
         return -1;
+    if (r.wakes)
+        snapshot_end_former_life(d, x);
     if (settings_change(d->settings, &r.settings, e) < 0)
         return -1;
     if (!gate_is_open(d->gate))

@@ -13,7 +13,9 @@
  * does not end the process; its output is then read and dropped, so that it does not block.
  *
  * A pause ends the stream, not the process: the client is told, the connection ends, the request
- * counts as over, and the process is followed on as one whose client is gone.
+ * counts as over, and the process is followed on as one whose client is gone. Where a live snapshot
+ * wakes, the client is the one of the former life, which nobody hears: it is told what its socket
+ * takes at once.
  *
  * At the call's deadline the whole group is killed. What the pipes hold by then is still sent, up
  * to DRAIN_BYTES_MAX each; what processes write that left the group is not waited for.
@@ -85,6 +87,7 @@ static void pause_client(struct run *r)
     static const char end[] = "\x02\0\0\0\x58" PAUSED; /* flag "end", length, JSON */
     struct err ignored = {0};
     static_assert(sizeof PAUSED - 1 == 0x58, "the length of the envelope");
+    http_set_deadline(r->call->x, gate_words_until(r->pass->gate));
     if (http_reply_write(r->call->x, end, sizeof end - 1, &ignored) == 0)
         (void)http_reply_end(r->call->x, &ignored);
     lose_client(r);
@@ -162,14 +165,20 @@ static void send_end(struct run *r, int status, bool timed_out)
 static bool wait_for_client(struct run *r, int64_t deadline)
 {
     int64_t stalled = deadline_in_ms(CLIENT_STALL_MS);
-    struct err e = {0};
+    int64_t until = deadline < stalled ? deadline : stalled;
+    struct pollfd p[] = {{.fd = http_fd(r->call->x), .events = POLLOUT},
+        {.fd = gate_evict_fd(r->pass->gate), .events = POLLIN}};
     if (r->client_gone)
         return true;
-    if (io_wait(http_fd(r->call->x), POLLOUT, deadline < stalled ? deadline : stalled, &e) > 0)
-        return true;
-    if (deadline < stalled && e.kind == ERR_TIMEOUT)
-        return false;
-    lose_client(r);
+    while (poll(p, ARRAY_LEN(p), deadline_poll_ms(until)) <= 0)
+        if (clock_mono_ms() >= until) {
+            if (deadline < stalled)
+                return false;
+            lose_client(r);
+            return true;
+        }
+    if (!p[0].revents)
+        pause_client(r);
     return true;
 }
 
@@ -225,8 +234,8 @@ static void fill_poll(const struct run *r, bool ended, struct pollfd p[POLLED])
         p[IN].fd = -1; /* merely kept open */
     if (ended)
         p[EXIT].fd = -1;
-    p[PAUSE] = (struct pollfd){
-        .fd = r->client_gone ? -1 : gate_closed_fd(r->pass->gate), .events = POLLIN};
+    p[PAUSE] =
+        (struct pollfd){.fd = r->client_gone ? -1 : gate_evict_fd(r->pass->gate), .events = POLLIN};
 }
 
 /* One round of waiting and serving. `ended` becomes true when the process has. */

@@ -9,6 +9,12 @@
  * ends too. From then on only /init with the secret is heard (init.c), which opens the gate again.
  * What cannot be done opens it at once: the host may go on as if nothing had been asked.
  *
+ * With "keep" the machine goes on after the snapshot, so nothing that is open may notice it: the
+ * gate closes, the file systems are written out, that is all. What the others would have had to do
+ * is then done where the snapshot wakes, before that gate opens. There the peers are gone and
+ * answer nothing, so nothing may wait for them: last words are what the sockets take at once, those
+ * that wait for a peer to send are at an end, those that wait for one to read are cut soon after.
+ *
  * Connections are found among this process's own descriptors: TCP sockets whose local port is the
  * service's. A number that the server closes and takes anew meanwhile can only be such a connection
  * again, which is to be closed as well, or something that shutdown(2) does not touch.
@@ -30,21 +36,24 @@
 #include "http/status.h"
 #include "json/json.h"
 
+#define LOG_MODULE "snapshot"
+#include "base/log.h"
+
 enum {
     BODY_BYTES_MAX = 4096,
-    LEAVE_MS = 300, /* for short requests under way, and for the streams' last words */
-    CUT_MS = 2000   /* until those that were cut have noticed */
+    LEAVE_MS = 300,      /* for short requests under way, and for the streams' last words */
+    WAKE_LEAVE_MS = 100, /* in a wake, for those that do not wait for their peer */
+    CUT_MS = 2000        /* until those that were cut have noticed */
 };
 
-static int parse_secret(struct http_exchange *x, char dst[GATE_SECRET_CHARS + 1], struct err *e)
+struct prepare_request {
+    char secret[GATE_SECRET_CHARS + 1];
+    bool keeps;
+};
+
+static int get_secret(const struct json_value *body, char dst[GATE_SECRET_CHARS + 1], struct err *e)
 {
-    AUTO_BUF struct buf text = BUF_INIT(BODY_BYTES_MAX);
-    const struct json_value *body;
-    const struct json_value *v;
-    if (http_body_read_all(x, &text, e) < 0 ||
-        json_parse(buf_slice(&text), http_arena(x), &body, e) < 0)
-        return -1;
-    v = body->type == JSON_OBJECT ? json_get(body, "secret") : NULL;
+    const struct json_value *v = body->type == JSON_OBJECT ? json_get(body, "secret") : NULL;
     if (!v || v->type != JSON_STRING || v->string.n != GATE_SECRET_CHARS)
         return err_field(e, "secret", "secret is not a string of %d digits", GATE_SECRET_CHARS);
     for (size_t i = 0; i < v->string.n; i++)
@@ -52,6 +61,27 @@ static int parse_secret(struct http_exchange *x, char dst[GATE_SECRET_CHARS + 1]
             return err_field(e, "secret", "secret is not lower-case hex");
     (void)slice_copy_cstr(v->string, dst, GATE_SECRET_CHARS + 1);
     return 0;
+}
+
+static int get_keep(const struct json_value *body, bool *ret, struct err *e)
+{
+    const struct json_value *v = json_get(body, "keep");
+    if (!v || v->type == JSON_NULL)
+        return 0;
+    if (v->type != JSON_BOOL)
+        return err_field(e, "keep", "keep is neither true nor false");
+    *ret = v->boolean;
+    return 0;
+}
+
+static int parse_request(struct http_exchange *x, struct prepare_request *ret, struct err *e)
+{
+    AUTO_BUF struct buf text = BUF_INIT(BODY_BYTES_MAX);
+    const struct json_value *body;
+    if (http_body_read_all(x, &text, e) < 0 ||
+        json_parse(buf_slice(&text), http_arena(x), &body, e) < 0)
+        return -1;
+    return get_secret(body, ret->secret, e) < 0 || get_keep(body, &ret->keeps, e) < 0 ? -1 : 0;
 }
 
 static bool is_connection(int fd, uint16_t port)
@@ -66,7 +96,8 @@ static bool is_connection(int fd, uint16_t port)
            sock_local_port(fd) == port;
 }
 
-static void cut_connections(uint16_t port, int but_fd)
+/* `how` is that of shutdown(2). */
+static void cut_connections(uint16_t port, int but_fd, int how)
 {
     DIR *d = opendir("/proc/self/fd");
     struct dirent *ent;
@@ -76,7 +107,7 @@ static void cut_connections(uint16_t port, int but_fd)
         char *end;
         long fd = strtol(ent->d_name, &end, 10);
         if (*end == '\0' && end != ent->d_name && fd != but_fd && is_connection((int)fd, port))
-            (void)shutdown((int)fd, SHUT_RDWR);
+            (void)shutdown((int)fd, how);
     }
     (void)closedir(d);
 }
@@ -84,37 +115,54 @@ static void cut_connections(uint16_t port, int but_fd)
 /* Returns when no request is under way but this one. */
 static int empty_gate(struct envd *d, struct http_exchange *x, struct err *e)
 {
-    if (gate_wait_empty(d->gate, deadline_in_ms(LEAVE_MS)))
+    int64_t left = deadline_in_ms(LEAVE_MS);
+    gate_evict(d->gate, left);
+    if (gate_wait_empty(d->gate, left))
         return 0;
-    cut_connections(d->port, http_fd(x));
+    cut_connections(d->port, http_fd(x), SHUT_RDWR);
     if (gate_wait_empty(d->gate, deadline_in_ms(CUT_MS)))
         return 0;
     return err_set(e, ERR_TIMEOUT, "a request under way does not end");
 }
 
-static int prepare(struct envd *d, struct http_exchange *x, struct err *e)
+void snapshot_end_former_life(struct envd *d, struct http_exchange *x)
 {
-    char secret[GATE_SECRET_CHARS + 1];
+    if (!gate_keeps(d->gate))
+        return;
+    gate_evict(d->gate, /* words_until= */ clock_mono_ms());
+    cut_connections(d->port, http_fd(x), SHUT_RD);
+    (void)gate_wait_empty(d->gate, deadline_in_ms(WAKE_LEAVE_MS));
+    cut_connections(d->port, http_fd(x), SHUT_RDWR);
+    if (!gate_wait_empty(d->gate, deadline_in_ms(CUT_MS)))
+        log_warn("a request of the former life does not end");
+}
+
+static int prepare(struct envd *d, struct http_exchange *x, bool *ret_keeps, struct err *e)
+{
+    struct prepare_request r = {0};
     int rc;
-    if (parse_secret(x, secret, e) < 0)
+    if (parse_request(x, &r, e) < 0)
         return -1;
     MUTEX_GUARD(&d->init_lock);
-    rc = gate_close(d->gate, secret, e);
-    explicit_bzero(secret, sizeof secret);
+    rc = gate_close(d->gate, r.secret, r.keeps, e);
+    explicit_bzero(r.secret, sizeof r.secret);
     if (rc < 0)
         return -1;
-    if (empty_gate(d, x, e) < 0) {
+    if (!r.keeps && empty_gate(d, x, e) < 0) {
         gate_open(d->gate);
         return -1;
     }
     d->system->sync(d->system->ctx);
-    cut_connections(d->port, http_fd(x));
+    if (!r.keeps)
+        cut_connections(d->port, http_fd(x), SHUT_RDWR);
+    *ret_keeps = r.keeps;
     return 0;
 }
 
 void snapshot_handle_prepare(struct envd *d, struct http_exchange *x)
 {
     struct err e = {0};
+    bool keeps = false;
     if (!gate_is_open(d->gate)) {
         err_set(&e, ERR_CONFLICT, "the sandbox is being paused already");
     } else if (access_check(d, x, &e) < 0) {
@@ -122,9 +170,10 @@ void snapshot_handle_prepare(struct envd *d, struct http_exchange *x)
     } else if (!slice_is(http_request(x)->method, "POST")) {
         err_set(&e, ERR_METHOD, "/snapshot/prepare takes POST");
         http_reply_header(x, "Allow", "POST");
-    } else if (prepare(d, x, &e) == 0) {
+    } else if (prepare(d, x, &keeps, &e) == 0) {
         (void)http_reply(x, HTTP_NO_CONTENT, NULL, (struct slice){0});
-        (void)shutdown(http_fd(x), SHUT_RDWR);
+        if (!keeps)
+            (void)shutdown(http_fd(x), SHUT_RDWR);
         return;
     }
     envd_reply_error(x, &e);
