@@ -173,21 +173,38 @@ static void start_request(const struct agent_exec_request *req, const char *tag,
         .has_stdin_open = true};
 }
 
-/* Opens the stream; a kept connection that turns out closed is replaced once. */
-static struct http_conn *open_stream(
-    struct guest *g, struct rpc_stream *s, const struct rpc_request *request, struct err *e)
+/* What is left of the command's time: waiting for the guest is part of it. */
+static void set_timeout(struct rpc_request *request)
 {
-    for (int attempt = 0;; attempt++) {
+    int64_t left = request->deadline - GRACE_MS - clock_mono_ms();
+    if (request->timeout_ms > 0)
+        request->timeout_ms = left > 0 ? left : 1;
+}
+
+/* Opens the stream; a kept connection that turns out closed is replaced once, and a call that a
+ * live snapshot kept out is repeated. */
+static struct http_conn *open_stream(struct guest *g, struct rpc_stream *s,
+    struct rpc_request *request, struct guest_patience *patience, struct err *e)
+{
+    bool replaced = false;
+    for (;;) {
         bool reused = false;
+        bool refused;
+        bool again;
         struct http_conn *c = guest_conn_acquire(g, &reused, request->deadline, e);
         if (!c)
             return NULL;
+        set_timeout(request);
         if (rpc_stream_open(s, c, request, e) == 0)
             return c;
         rpc_stream_done(s);
+        refused = guest_has_refused(c);
         guest_conn_release(g, c);
-        if (!reused || attempt > 0 || e->kind != ERR_UNAVAILABLE)
+        again = refused ? guest_may_repeat(g, patience)
+                        : reused && !replaced && e->kind == ERR_UNAVAILABLE;
+        if (!again)
             return NULL;
+        replaced = replaced || !refused;
     }
 }
 
@@ -251,6 +268,7 @@ int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf
         .timeout_ms = timeout_ms,
         .deadline = deadline_in_ms(timeout_ms + GRACE_MS),
         .max_bytes = MESSAGE_BYTES};
+    struct guest_patience patience;
     struct http_conn *c;
     int rc;
     if (req->user.n > 64)
@@ -260,11 +278,11 @@ int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf
         headers[request.n_headers++] =
             (struct http_header){SLICE_LIT("Authorization"), slice_cstr(auth)};
     }
-    if (guest_check_running(g, e) < 0)
+    if (guest_begin(g, &patience, request.deadline - (timeout_ms > 0 ? GRACE_MS : 0), e) < 0)
         return -1;
     make_tag(run.tag);
     start_request(req, run.tag, &config, &start);
-    c = open_stream(g, &stream, &request, e);
+    c = open_stream(g, &stream, &request, &patience, e);
     if (!c)
         return guest_explain(g, e);
     rc = collect_events(&stream, &run, e);

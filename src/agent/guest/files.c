@@ -58,9 +58,9 @@ int guest_read_file(
     const struct http_response_head *head;
     struct http_conn *c;
     int rc;
-    if (guest_check_running(g, e) < 0 || files_target(&target, path, user, e) < 0)
+    if (files_target(&target, path, user, e) < 0)
         return -1;
-    c = guest_call(g,
+    c = guest_call_patiently(g,
         &(struct http_call){.method = "GET",
             .target = target.p,
             .host = "guest",
@@ -91,13 +91,13 @@ int guest_write_file(struct guest *g, const struct guest_write *w, struct err *e
     const struct http_response_head *head;
     struct http_conn *c;
     int rc = 0;
-    if (guest_check_running(g, e) < 0 || files_target(&target, w->path, w->user, e) < 0)
+    if (files_target(&target, w->path, w->user, e) < 0)
         return -1;
     if (w->has_mode)
         buf_printf(&target, "&mode=%o", w->mode & 07777);
     if (target.failed)
         return err_field(e, "path", "too long");
-    c = guest_call(g,
+    c = guest_call_patiently(g,
         &(struct http_call){.method = "POST",
             .target = target.p,
             .host = "guest",

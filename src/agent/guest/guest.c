@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Connections to one guest, readiness. */
+/*
+ * Connections to one guest, readiness, and what a pause or a live snapshot means for calls.
+ *
+ * Theory of operation of the last. While a pause is under way calls fail; while the guest is held
+ * for a live snapshot they wait, because it will be over in a moment. A call that was sent too
+ * early to wait and too late to be let in is answered 503: envd has done nothing, so it is sent
+ * again. `holds` tells such a call that there was a snapshot although it is over already. Nobody
+ * waits longer than HOLD_MS in all; then envd itself may say what is the matter.
+ */
 #include "agent/guest/guest_int.h"
 
 #include <poll.h>
@@ -9,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -26,19 +35,36 @@ enum {
     READY_PATIENT_MS = 1000, /* it gets longer for each */
     READY_ANSWER_MS = 5000,  /* once connected */
     READY_REFUSED_MS = 20,   /* the guest is up but envd does not listen yet */
+    HOLD_MS = 5000,          /* a call's patience with a live snapshot */
 };
 
 struct guest {
-    atomic_bool pausing;
+    _Atomic enum guest_mode mode; /* changed under the lock */
     char host_ip[16];
     char token[GUEST_TOKEN_CHARS + 1];
-    pthread_mutex_t lock; /* everything below */
+    pthread_mutex_t lock;   /* everything below */
+    pthread_cond_t changed; /* mode or closed */
     bool closed;
+    unsigned holds;         /* so far */
     int live_fds[LIVE_MAX]; /* of connections inside a call, for guest_close */
     size_t n_live;
     struct http_conn *idle[GUEST_IDLE_MAX];
     size_t n_idle;
 };
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void init_condition(pthread_cond_t *c)
+{
+    pthread_condattr_t attr;
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(c, &attr);
+    (void)pthread_condattr_destroy(&attr);
+}
 
 struct guest *guest_new(const char *host_ip, const char token[GUEST_TOKEN_CHARS + 1])
 {
@@ -48,6 +74,7 @@ struct guest *guest_new(const char *host_ip, const char token[GUEST_TOKEN_CHARS 
     (void)snprintf(g->host_ip, sizeof g->host_ip, "%s", host_ip);
     memcpy(g->token, token, sizeof g->token);
     (void)pthread_mutex_init(&g->lock, NULL);
+    init_condition(&g->changed);
     return g;
 }
 
@@ -61,6 +88,7 @@ void guest_close(struct guest *g)
 {
     MUTEX_GUARD(&g->lock);
     g->closed = true;
+    (void)pthread_cond_broadcast(&g->changed);
     for (size_t i = 0; i < g->n_live; i++)
         (void)shutdown(g->live_fds[i], SHUT_RDWR);
     drop_idle_locked(g);
@@ -77,6 +105,7 @@ struct guest *guest_free(struct guest *g)
     if (!g)
         return NULL;
     guest_close(g);
+    (void)pthread_cond_destroy(&g->changed);
     (void)pthread_mutex_destroy(&g->lock);
     free(g);
     return NULL;
@@ -92,26 +121,72 @@ const char *guest_host_ip(const struct guest *g)
     return g->host_ip;
 }
 
-void guest_set_pausing(struct guest *g, bool pausing)
+void guest_set_mode(struct guest *g, enum guest_mode mode)
 {
-    atomic_store(&g->pausing, pausing);
+    MUTEX_GUARD(&g->lock);
+    if (mode == GUEST_HELD)
+        g->holds++;
+    atomic_store(&g->mode, mode);
+    (void)pthread_cond_broadcast(&g->changed);
 }
 
 bool guest_is_pausing(const struct guest *g)
 {
-    return atomic_load(&g->pausing);
+    return atomic_load(&g->mode) == GUEST_PAUSING;
 }
 
-int guest_check_running(const struct guest *g, struct err *e)
+static int say_pausing(struct err *e)
 {
-    return guest_is_pausing(g) ? err_set(e, ERR_UNAVAILABLE, "the sandbox is being paused") : 0;
+    return err_set(e, ERR_UNAVAILABLE, "the sandbox is being paused");
+}
+
+static void wait_while_held_locked(struct guest *g, int64_t until)
+{
+    const struct timespec at = {
+        .tv_sec = (time_t)(until / 1000), .tv_nsec = (long)(until % 1000) * 1000000};
+    while (!g->closed && atomic_load(&g->mode) == GUEST_HELD)
+        if (pthread_cond_timedwait(&g->changed, &g->lock, &at) != 0)
+            return;
+}
+
+int guest_begin(struct guest *g, struct guest_patience *ret, int64_t deadline, struct err *e)
+{
+    MUTEX_GUARD(&g->lock);
+    ret->until = earlier(deadline_in_ms(HOLD_MS), deadline);
+    wait_while_held_locked(g, ret->until);
+    ret->seen_holds = g->holds;
+    if (guest_is_pausing(g) || (atomic_load(&g->mode) == GUEST_HELD && clock_mono_ms() >= deadline))
+        return say_pausing(e);
+    return 0;
+}
+
+bool guest_may_repeat(struct guest *g, struct guest_patience *p)
+{
+    MUTEX_GUARD(&g->lock);
+    if (atomic_load(&g->mode) != GUEST_HELD && g->holds == p->seen_holds)
+        return false;
+    wait_while_held_locked(g, p->until);
+    p->seen_holds = g->holds;
+    return !g->closed && atomic_load(&g->mode) == GUEST_RUNS && clock_mono_ms() < p->until;
+}
+
+static bool is_refusal(const struct http_response_head *head)
+{
+    return http_kind_from_status(head->status) == ERR_UNAVAILABLE;
+}
+
+bool guest_has_refused(struct http_conn *c)
+{
+    const struct http_response_head *head;
+    struct err ignored = {0};
+    return http_recv_head(c, &head, clock_mono_ms(), &ignored) == 0 && is_refusal(head);
 }
 
 int guest_explain(const struct guest *g, struct err *e)
 {
     if (guest_is_pausing(g) &&
         (e->kind == ERR_UNAVAILABLE || e->kind == ERR_PROTOCOL || e->kind == ERR_IO))
-        return guest_check_running(g, e);
+        return say_pausing(e);
     return -1;
 }
 
@@ -206,6 +281,16 @@ int guest_conn_keep(struct guest *g, struct http_conn *c, struct err *e)
     return err_set(e, ERR_UNAVAILABLE, "the sandbox is going away");
 }
 
+/* An answer that comes before the end of the request counts. */
+static int send_and_receive(struct http_conn *c, const struct http_call *call,
+    const struct http_response_head **ret_head, int64_t deadline, struct err *e)
+{
+    struct err ignored = {0};
+    if (http_send(c, call, deadline, e) == 0)
+        return http_recv_head(c, ret_head, deadline, e);
+    return e->kind == ERR_UNAVAILABLE ? http_recv_head(c, ret_head, deadline, &ignored) : -1;
+}
+
 struct http_conn *guest_call(struct guest *g, const struct http_call *call,
     const struct http_response_head **ret_head, int64_t deadline, struct err *e)
 {
@@ -214,12 +299,26 @@ struct http_conn *guest_call(struct guest *g, const struct http_call *call,
         struct http_conn *c = guest_conn_acquire(g, &reused, deadline, e);
         if (!c)
             return NULL;
-        if (http_send(c, call, deadline, e) == 0 && http_recv_head(c, ret_head, deadline, e) == 0)
+        if (send_and_receive(c, call, ret_head, deadline, e) == 0)
             return c;
         guest_conn_release(g, c);
         /* A kept connection may have been closed by the guest before it saw the request. */
         if (!reused || attempt > 0 || e->kind != ERR_UNAVAILABLE)
             return NULL;
+    }
+}
+
+struct http_conn *guest_call_patiently(struct guest *g, const struct http_call *call,
+    const struct http_response_head **ret_head, int64_t deadline, struct err *e)
+{
+    struct guest_patience patience;
+    if (guest_begin(g, &patience, deadline, e) < 0)
+        return NULL;
+    for (;;) {
+        struct http_conn *c = guest_call(g, call, ret_head, deadline, e);
+        if (!c || !is_refusal(*ret_head) || !guest_may_repeat(g, &patience))
+            return c;
+        guest_conn_release(g, c);
     }
 }
 
@@ -271,11 +370,6 @@ static int connect_ahead(struct guest *g, int64_t deadline, struct err *e)
     int fd = sock_connect_tcp(g->host_ip, GUEST_ENVD_PORT, deadline, e);
     struct http_conn *c = fd < 0 ? NULL : http_conn_new(fd, e);
     return c ? guest_conn_keep(g, c, e) : -1;
-}
-
-static int64_t earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 int guest_wait_ready(struct guest *g, int abort_fd, int64_t deadline, struct err *e)

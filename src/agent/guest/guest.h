@@ -50,9 +50,13 @@ int guest_init(
 /* Before a snapshot: envd writes the file systems out, ends its streams with "paused", closes its
  * connections and then waits for an init that carries `secret` (GUEST_TOKEN_CHARS of lower-case
  * hex); until then it answers nothing else, and calls fail with ERR_UNAVAILABLE. After an error it
- * is unknown whether the guest has done it: guest_init with the secret is right in both cases. */
-int guest_prepare(
-    struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], int64_t deadline, struct err *e);
+ * is unknown whether the guest has done it: guest_init with the secret is right in both cases.
+ *
+ * With `keep`, for a machine that goes on at once, nothing ends: what is open stays open, and calls
+ * that come before guest_init wait for it, at most 5 s and their own timeout. What is open ends
+ * where the snapshot wakes. */
+int guest_prepare(struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], bool keep,
+    int64_t deadline, struct err *e);
 
 /* After a restore, instead of guest_wait_ready and guest_init: connects as soon as the machine
  * answers and wakes it, one request on one connection. `abort_fd` and `deadline` as for

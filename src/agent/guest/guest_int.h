@@ -32,11 +32,27 @@ void guest_drop_idle(struct guest *g);
 const char *guest_token(const struct guest *g);
 const char *guest_host_ip(const struct guest *g);
 
-/* From a guest_prepare to the init that ends it. */
-void guest_set_pausing(struct guest *g, bool pausing);
+enum guest_mode {
+    GUEST_RUNS,
+    GUEST_PAUSING, /* from a guest_prepare to the init that ends it: calls fail */
+    GUEST_HELD,    /* the same with `keep`: calls wait */
+};
+void guest_set_mode(struct guest *g, enum guest_mode mode);
 bool guest_is_pausing(const struct guest *g);
-/* For calls that a pause may meet: ERR_UNAVAILABLE while one is under way. */
-int guest_check_running(const struct guest *g, struct err *e);
+
+/* How long a call bears a live snapshot. */
+struct guest_patience {
+    int64_t until; /* monotonic ms */
+    unsigned seen_holds;
+};
+/* Before a call that a pause or a live snapshot may meet: waits while the guest is held. Fails with
+ * ERR_UNAVAILABLE while a pause is under way, and when the guest is held until `deadline`. */
+int guest_begin(struct guest *g, struct guest_patience *ret, int64_t deadline, struct err *e);
+/* After a call was refused: true when that was a live snapshot's doing and it is over, so the call
+ * may be sent again; waits for it. */
+bool guest_may_repeat(struct guest *g, struct guest_patience *p);
+/* True when the guest has answered that it takes no calls now (503). Waits for nothing. */
+bool guest_has_refused(struct http_conn *c);
 /* Says so in `e` when a call failed because of it. Returns -1. */
 int guest_explain(const struct guest *g, struct err *e);
 
@@ -47,6 +63,10 @@ int guest_send_init(struct guest *g, const struct guest_identity *identity, bool
 /* Sends a call and receives the answer's head; a kept connection that turns out closed is replaced
  * once. `call->headers` must hold the token. Returns the connection, to be released, or NULL. */
 struct http_conn *guest_call(struct guest *g, const struct http_call *call,
+    const struct http_response_head **ret_head, int64_t deadline, struct err *e);
+
+/* guest_call between guest_begin and, as often as needed, guest_may_repeat. */
+struct http_conn *guest_call_patiently(struct guest *g, const struct http_call *call,
     const struct http_response_head **ret_head, int64_t deadline, struct err *e);
 
 /* Turns an error answer of envd ({"code","message"}) into `e`; always returns -1. `where_404` and

@@ -109,7 +109,7 @@ int guest_send_init(struct guest *g, const struct guest_identity *identity, bool
         (void)guest_answer_error(c, head, deadline, e);
         rc = err_wrap(e, "init handshake");
     } else {
-        guest_set_pausing(g, false);
+        guest_set_mode(g, GUEST_RUNS);
     }
     guest_conn_release(g, c);
     return rc;

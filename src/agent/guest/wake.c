@@ -146,6 +146,7 @@ int guest_wake(struct guest *g, const struct guest_identity *identity, int abort
     struct http_conn *c;
     if (fd < 0)
         return -1;
+    guest_drop_idle(g); /* of the former life */
     if (io_set_nonblock(fd, /* on= */ 0, e) < 0) {
         (void)close(fd);
         return -1;
@@ -156,9 +157,14 @@ int guest_wake(struct guest *g, const struct guest_identity *identity, int abort
     return guest_send_init(g, identity, /* wakes= */ true, deadline, e);
 }
 
+struct prepare {
+    const char *secret;
+    bool keeps;
+    bool refused; /* the guest has said no, so all is as it was */
+};
+
 /* The call itself. ERR_UNAVAILABLE, ERR_TIMEOUT... when the guest did not answer. */
-static int send_prepare(
-    struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], int64_t deadline, struct err *e)
+static int send_prepare(struct guest *g, struct prepare *p, int64_t deadline, struct err *e)
 {
     AUTO_BUF struct buf body = BUF_INIT(PREPARE_BODY_MAX);
     const struct http_header headers[] = {
@@ -167,8 +173,7 @@ static int send_prepare(
     };
     const struct http_response_head *head;
     struct http_conn *c;
-    int rc = 0;
-    buf_printf(&body, "{\"secret\":\"%s\"}", secret);
+    buf_printf(&body, "{\"secret\":\"%s\"%s}", p->secret, p->keeps ? ",\"keep\":true" : "");
     c = guest_call(g,
         &(struct http_call){.method = "POST",
             .target = "/snapshot/prepare",
@@ -180,21 +185,28 @@ static int send_prepare(
         &head, deadline, e);
     if (!c)
         return -1;
-    if (head->status != HTTP_NO_CONTENT)
-        rc = guest_answer_error(c, head, deadline, e);
-    guest_conn_drop(g, c);
-    return rc;
+    p->refused = head->status != HTTP_NO_CONTENT;
+    if (p->refused)
+        (void)guest_answer_error(c, head, deadline, e);
+    if (p->keeps)
+        guest_conn_release(g, c);
+    else
+        guest_conn_drop(g, c);
+    return p->refused ? -1 : 0;
 }
 
-int guest_prepare(
-    struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], int64_t deadline, struct err *e)
+int guest_prepare(struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], bool keep,
+    int64_t deadline, struct err *e)
 {
+    struct prepare p = {.secret = secret, .keeps = keep};
     int rc;
-    guest_set_pausing(g, true);
-    rc = send_prepare(g, secret, deadline, e);
-    guest_drop_idle(g);
+    guest_set_mode(g, keep ? GUEST_HELD : GUEST_PAUSING);
+    rc = send_prepare(g, &p, deadline, e);
+    if (!keep)
+        guest_drop_idle(g);
     if (rc == 0)
         return 0;
-    guest_set_pausing(g, false);
+    if (!keep || p.refused)
+        guest_set_mode(g, GUEST_RUNS);
     return err_wrap(e, "prepare the guest");
 }

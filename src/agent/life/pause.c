@@ -85,7 +85,8 @@ static int quiesce(struct taking *t, struct err *e)
         return 0; /* it has no token yet, and nothing is open in it */
     if (sandbox_note(s, e) < 0)
         return -1;
-    return guest_prepare(s->guest, s->entry.secret, deadline_in_ms(QUIESCE_MS), e);
+    return guest_prepare(
+        s->guest, s->entry.secret, /* keep= */ t->live, deadline_in_ms(QUIESCE_MS), e);
 }
 
 /* Of a VM that was booted: the files it was started from, whatever this agent would start now. */

@@ -82,10 +82,13 @@ static int start(struct rpc_call *call, const void *req, struct err *e)
         return err_field(e, "cwd", "cwd '/x' does not exist");
     if (fake.start == START_BAD_USER)
         return err_set(e, ERR_UNAUTHORIZED, "invalid username: 'x'");
+    if (fake.start == START_LATE && hang(e) < 0)
+        return -1;
     if (send_event(call, &(struct process_event){.start = &started, .has_start = true}, e) < 0)
         return -1;
     switch (fake.start) {
     case START_ECHO:
+    case START_LATE:
         return send_output(call, r->process->cmd, r->stdin_data, e) < 0
                    ? -1
                    : send_end(call, (struct process_end_event){.exit_code = 3, .exited = true}, e);
@@ -127,6 +130,17 @@ static void answer_files(struct http_exchange *x)
     (void)http_reply(x, 200, "application/octet-stream", buf_slice(&body));
 }
 
+/* As envd with its gate closed. */
+static void refuse(struct http_exchange *x)
+{
+    struct err e = {0};
+    (void)hang(&e);
+    fake.start = START_ECHO;
+    fake.files_status = 200;
+    (void)http_reply(x, 503, "application/json",
+        SLICE_LIT("{\"code\":503,\"message\":\"the sandbox is being paused\"}"));
+}
+
 static void handle(struct http_exchange *x, void *ctx)
 {
     const struct http_request_head *h = http_request(x);
@@ -138,7 +152,10 @@ static void handle(struct http_exchange *x, void *ctx)
     keep(fake.last_secret, sizeof fake.last_secret, http_request_header(x, "X-Snapshot-Secret"));
     keep(fake.last_user_header, sizeof fake.last_user_header,
         http_request_header(x, "Authorization"));
-    if (rpc_serve(x, methods, 1, 1 << 20, NULL)) {
+    if ((fake.start == START_REFUSED && slice_is(h->path, PROCESS_V1_PATH("Start"))) ||
+        (fake.files_status == 503 && slice_is(h->path, "/files"))) {
+        refuse(x);
+    } else if (rpc_serve(x, methods, 1, 1 << 20, NULL)) {
         /* answered */
     } else if (slice_is(h->path, "/health")) {
         (void)http_reply(x, fake.health_status, NULL, (struct slice){0});
@@ -161,6 +178,12 @@ static void handle(struct http_exchange *x, void *ctx)
         (void)shutdown(http_fd(x), SHUT_RDWR);
 }
 
+static bool count_connection(int fd, void *ctx)
+{
+    (void)atomic_fetch_add(&fake.connections, 1);
+    return true;
+}
+
 void fake_start(char ret_ip[16])
 {
     struct err e = {0};
@@ -174,8 +197,10 @@ void fake_start(char ret_ip[16])
     fd = sock_listen_tcp(ret_ip, GUEST_ENVD_PORT, &e);
     if (fd < 0)
         fail_msg("%s", e.msg);
-    server =
-        http_server_start(&(struct http_server_config){.listen_fd = fd, .handler = handle}, &e);
+    server = http_server_start(
+        &(struct http_server_config){
+            .listen_fd = fd, .handler = handle, .accept_filter = count_connection},
+        &e);
     assert_non_null(server);
 }
 

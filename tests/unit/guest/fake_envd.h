@@ -3,6 +3,7 @@
 #ifndef TORPOR_TESTS_GUEST_FAKE_ENVD_H
 #define TORPOR_TESTS_GUEST_FAKE_ENVD_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -16,6 +17,8 @@ enum fake_start {
     START_BAD_USER,
     START_PAUSED, /* stdout: the command; then a pause meets it */
     START_HANGS,  /* says start, then nothing until fake_release */
+    START_LATE,   /* nothing until fake_release, then start and as START_ECHO */
+    START_REFUSED /* nothing until fake_release, then 503; the next one as START_ECHO */
 };
 
 struct fake_envd {
@@ -33,6 +36,7 @@ struct fake_envd {
     char last_tag[64];
     char last_user_header[128];
     int requests;
+    atomic_int connections;
 };
 extern struct fake_envd fake;
 

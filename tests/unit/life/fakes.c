@@ -443,8 +443,8 @@ int guest_init(
     return fails(FAKE_INIT, e) ? -1 : 0;
 }
 
-int guest_prepare(
-    struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], int64_t deadline, struct err *e)
+int guest_prepare(struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], bool keep,
+    int64_t deadline, struct err *e)
 {
     (void)snprintf(fakes.secret, sizeof fakes.secret, "%s", secret);
     return fails(FAKE_PREPARE, e) ? -1 : 0;
