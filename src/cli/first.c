@@ -8,9 +8,17 @@
 
 enum { CREATE_MS = 180000 };
 
-static const char exec_body[] =
-    "{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"echo \\\"Hello from $(hostname): $(uname -srm), "
-    "$(id -un), $(nproc) CPU\\\"\"]}";
+static const char hello[] =
+    "{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"echo \\\"Hello from $(hostname): "
+    "$(uname -srm), $(id -un), $(nproc) CPU\\\"\"]}";
+/* A program that counts, and the question how far it is. */
+static const char count[] =
+    "{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"(i=0; while i=$((i+1)); do echo $i >/tmp/count; sleep "
+    "0.05; done) >/dev/null 2>&1 & sleep 0.3; echo its program has counted to $(cat "
+    "/tmp/count)\"]}";
+static const char count_again[] =
+    "{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"a=$(cat /tmp/count); sleep 0.2; b=$(cat /tmp/count); "
+    "rm /tmp/count; test $b -gt $a && echo the program went on from $a to $b\"]}";
 
 static int create(struct host_run *r, struct api *api, struct sandbox_id *ret, struct err *e)
 {
@@ -37,22 +45,56 @@ static int create(struct host_run *r, struct api *api, struct sandbox_id *ret, s
     return 0;
 }
 
-static int greet(struct host_run *r, struct api *api, const struct sandbox_id *id, struct err *e)
+/* Runs a command and says what it said. */
+static int ask(struct host_run *r, struct api *api, const struct sandbox_id *id, const char *body,
+    struct err *e)
 {
     AUTO_ANSWER struct api_answer answer = {0};
     char target[TARGET_MAX];
     const char *out;
     sandbox_target(id, "/exec", target);
     if (api_call(api,
-            &(struct api_call){.method = "POST", .target = target, .json = slice_cstr(exec_body)},
+            &(struct api_call){.method = "POST", .target = target, .json = slice_cstr(body)},
             &answer, e) < 0)
-        return err_wrap(e, "the first command was not run");
+        return err_wrap(e, "a command was not run");
     out = api_text(&answer, answer.json, "stdout");
     if (api_int(answer.json, "exit_code", -1) != 0)
-        return err_set(e, ERR_INTERNAL, "the first command failed: %.100s%.100s", out,
+        return err_set(e, ERR_INTERNAL, "a command failed: %.100s%.100s", out,
             api_text(&answer, answer.json, "stderr"));
-    host_say(r, "  it says: %.*s", (int)strcspn(out, "\n"), out);
+    host_say(r, "  %.*s", (int)strcspn(out, "\n"), out);
     return 0;
+}
+
+/* POST to `suffix`; stores how long it took. */
+static int change(struct api *api, const struct sandbox_id *id, const char *suffix, int64_t *ret_ms,
+    struct err *e)
+{
+    AUTO_ANSWER struct api_answer answer = {0};
+    char target[TARGET_MAX];
+    int64_t began = clock_mono_ms();
+    sandbox_target(id, suffix, target);
+    if (api_call(api,
+            &(struct api_call){.method = "POST", .target = target, .timeout_ms = CREATE_MS},
+            &answer, e) < 0)
+        return -1;
+    *ret_ms = clock_mono_ms() - began;
+    return 0;
+}
+
+/* To sleep and back, with a program that must not notice. */
+static int nap(struct host_run *r, struct api *api, const struct sandbox_id *id, struct err *e)
+{
+    int64_t asleep_ms;
+    int64_t awake_ms;
+    if (ask(r, api, id, count, e) < 0)
+        return -1;
+    if (change(api, id, "/pause", &asleep_ms, e) < 0)
+        return err_wrap(e, "the first sandbox was not put to sleep");
+    if (change(api, id, "/resume", &awake_ms, e) < 0)
+        return err_wrap(e, "the first sandbox did not wake");
+    host_say(r, "  put it to sleep in %lld ms and woke it in %lld ms", (long long)asleep_ms,
+        (long long)awake_ms);
+    return ask(r, api, id, count_again, e);
 }
 
 static int destroy(struct host_run *r, struct api *api, const struct sandbox_id *id, struct err *e)
@@ -74,8 +116,8 @@ int first_sandbox(struct host_run *r, struct err *e)
         return -1;
     (void)snprintf(api.settings.key, sizeof api.settings.key, "%s", r->key);
     host_say(r, "creating a first sandbox (a real VM; without usable KVM this takes some seconds)");
-    if (create(r, &api, &id, e) == 0 && greet(r, &api, &id, e) == 0 &&
-        destroy(r, &api, &id, e) == 0)
+    if (create(r, &api, &id, e) == 0 && ask(r, &api, &id, hello, e) == 0 &&
+        nap(r, &api, &id, e) == 0 && destroy(r, &api, &id, e) == 0)
         return 0;
     daemon_show_log(r, "agent");
     daemon_show_log(r, "control");
