@@ -119,7 +119,8 @@ static bool find_route(const char *text, uint32_t net, uint32_t mask, char dst[I
         uint32_t common;
         p++;
         if (sscanf(p, "%31s %x %*x %*x %*d %*d %*d %x", name, &to, &route_mask) == 3 &&
-            route_mask != 0 && strncmp(name, "tp", 2) != 0) {
+            route_mask != 0 && strncmp(name, "tp", 2) != 0 &&
+            name[0] != '*' /* leads nowhere: unreachable, ours or not */) {
             common = ntohl(route_mask) & mask;
             if ((ntohl(to) & common) == (net & common)) {
                 memcpy(dst, name, IFNAME_MAX);
