@@ -15,54 +15,10 @@
 
 #include "agent/guest/guest.h"
 #include "base/clock.h"
-#include "fake_envd.h"
+#include "calls.h"
 #include "json/json.h"
 #include "proto/limits.h"
 #include "rpc/agent_v1.h"
-
-static const char token[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-static char ip[16];
-static struct guest *g;
-
-static int setup(void **state)
-{
-    fake_start(ip);
-    g = guest_new(ip, token);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fake_stop();
-    g = guest_free(g);
-    return 0;
-}
-
-struct run {
-    struct agent_exec_response resp;
-    struct buf out;
-    struct buf err_out;
-    struct err e;
-    int rc;
-};
-
-static void run_done(struct run *r)
-{
-    buf_done(&r->out);
-    buf_done(&r->err_out);
-}
-
-static struct run run_exec(enum fake_start how, const struct agent_exec_request *req)
-{
-    struct run r = {
-        .out = BUF_INIT(LIMIT_EXEC_OUTPUT_BYTES), .err_out = BUF_INIT(LIMIT_EXEC_OUTPUT_BYTES)};
-    fake.start = how;
-    r.rc = guest_exec(g, req, &r.out, &r.err_out, &r.resp, &r.e);
-    return r;
-}
-
-static const struct agent_exec_request hello = {
-    .cmd = {"hello", 5}, .stdin_bytes = {"input", 5}, .timeout_sec = 5};
 
 static void ready_at_once(void **state)
 {
@@ -223,13 +179,6 @@ static void exec_that_a_pause_meets(void **state)
     run_done(&r);
 }
 
-static const struct guest_identity sleeper = {.sandbox_id = "sb",
-    .template = "t",
-    .default_user = "root",
-    .keeps_env = true,
-    .keeps_machine = true,
-    .secret = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"};
-
 static bool init_has(const char *member)
 {
     const struct json_value *v = NULL;
@@ -335,6 +284,7 @@ static void wake_waits_for_the_guest(void **state)
 {
     struct err e = {0};
     void *woke = NULL;
+    char ip[16];
     pthread_t t;
     fake_stop();
     assert_int_equal(pthread_create(&t, NULL, wake_thread, &e), 0);
@@ -343,198 +293,6 @@ static void wake_waits_for_the_guest(void **state)
     if (!woke)
         fail_msg("%s", e.msg);
     assert_int_equal(fake.requests, 1);
-}
-
-struct exec_call {
-    enum fake_start how;
-    pthread_t thread;
-    struct run run;
-};
-
-static void *exec_thread(void *arg)
-{
-    struct exec_call *call = arg;
-    call->run = run_exec(call->how, &hello);
-    return NULL;
-}
-
-static void begin_exec(struct exec_call *call, enum fake_start how)
-{
-    *call = (struct exec_call){.how = how};
-    assert_int_equal(pthread_create(&call->thread, NULL, exec_thread, call), 0);
-}
-
-static void assert_exec_is_well(struct exec_call *call)
-{
-    assert_int_equal(pthread_join(call->thread, NULL), 0);
-    if (call->run.rc != 0)
-        fail_msg("%s", call->run.e.msg);
-    assert_true(slice_is(call->run.resp.stdout_bytes, "hello"));
-    assert_int_equal(call->run.resp.exit_code, 3);
-    assert_false(call->run.resp.paused);
-    run_done(&call->run);
-}
-
-static void hold(void)
-{
-    struct err e = {0};
-    if (guest_prepare(g, sleeper.secret, /* keep= */ true, deadline_in_ms(5000), &e) < 0)
-        fail_msg("%s", e.msg);
-}
-
-static void go_on(void)
-{
-    struct err e = {0};
-    if (guest_init(g, &sleeper, deadline_in_ms(5000), &e) < 0)
-        fail_msg("%s", e.msg);
-}
-
-/* Calls under way, and the connections, which are as many as before. */
-static void hold_keeps_what_is_open(void **state)
-{
-    struct exec_call call;
-    struct run r = run_exec(START_ECHO, &hello); /* leaves an idle one */
-    run_done(&r);
-    begin_exec(&call, START_LATE);
-    assert_int_equal(fake_wait_hanging(), 0);
-    assert_int_equal(fake.connections, 1);
-    hold();
-    assert_non_null(strstr(fake.last_body, "\"keep\":true"));
-    go_on();
-    fake_release();
-    assert_exec_is_well(&call);
-    assert_int_equal(fake.connections, 2);
-}
-
-static void hold_keeps_calls_waiting(void **state)
-{
-    struct exec_call call;
-    hold();
-    begin_exec(&call, START_ECHO);
-    go_on();
-    assert_exec_is_well(&call);
-}
-
-/* Sent before the guest was held, refused by it; the refusal comes while it is held. */
-static void refused_call_is_repeated(void **state)
-{
-    struct exec_call call;
-    begin_exec(&call, START_REFUSED);
-    assert_int_equal(fake_wait_hanging(), 0);
-    hold();
-    fake_release();
-    go_on();
-    assert_exec_is_well(&call);
-    assert_int_equal(fake.requests, 4);
-}
-
-/* ... and when it is over already. */
-static void refused_call_is_repeated_afterwards(void **state)
-{
-    struct exec_call call;
-    begin_exec(&call, START_REFUSED);
-    assert_int_equal(fake_wait_hanging(), 0);
-    hold();
-    go_on();
-    fake_release();
-    assert_exec_is_well(&call);
-    assert_int_equal(fake.requests, 4);
-}
-
-static void *write_thread(void *arg)
-{
-    const struct guest_write w = {.path = SLICE_LIT("/f"), .content = SLICE_LIT("x")};
-    return guest_write_file(g, &w, arg) == 0 ? g : NULL;
-}
-
-static void refused_file_is_repeated(void **state)
-{
-    struct err e = {0};
-    void *wrote = NULL;
-    pthread_t t;
-    fake.files_status = 503;
-    assert_int_equal(pthread_create(&t, NULL, write_thread, &e), 0);
-    assert_int_equal(fake_wait_hanging(), 0);
-    hold();
-    fake_release();
-    go_on();
-    assert_int_equal(pthread_join(t, &wrote), 0);
-    if (!wrote)
-        fail_msg("%s", e.msg);
-    assert_int_equal(fake.requests, 4);
-}
-
-static void refused_call_is_not_repeated_without_cause(void **state)
-{
-    struct run r;
-    fake_release();
-    r = run_exec(START_REFUSED, &hello);
-    assert_int_equal(r.rc, -1);
-    assert_int_equal(r.e.kind, ERR_UNAVAILABLE);
-    assert_string_equal(r.e.msg, "the sandbox is being paused");
-    assert_int_equal(fake.requests, 1);
-    run_done(&r);
-}
-
-/* A pause follows the hold: nothing waits for that. */
-static void refused_call_is_not_repeated_in_a_pause(void **state)
-{
-    struct exec_call call;
-    struct err e = {0};
-    begin_exec(&call, START_REFUSED);
-    assert_int_equal(fake_wait_hanging(), 0);
-    hold();
-    go_on();
-    assert_int_equal(
-        guest_prepare(g, sleeper.secret, /* keep= */ false, deadline_in_ms(5000), &e), 0);
-    fake_release();
-    assert_int_equal(pthread_join(call.thread, NULL), 0);
-    assert_int_equal(call.run.rc, -1);
-    assert_int_equal(call.run.e.kind, ERR_UNAVAILABLE);
-    assert_int_equal(fake.requests, 4);
-    run_done(&call.run);
-}
-
-static void hold_does_not_outlast_the_timeout(void **state)
-{
-    struct agent_exec_request req = hello;
-    struct run r;
-    int64_t began = clock_mono_ms();
-    req.timeout_sec = 1;
-    hold();
-    r = run_exec(START_ECHO, &req);
-    assert_int_equal(r.rc, -1);
-    assert_int_equal(r.e.kind, ERR_UNAVAILABLE);
-    assert_string_equal(r.e.msg, "the sandbox is being paused");
-    assert_true(clock_mono_ms() - began >= 1000);
-    assert_int_equal(fake.requests, 1);
-    run_done(&r);
-}
-
-static void hold_that_is_refused_is_none(void **state)
-{
-    struct err e = {0};
-    struct run r;
-    fake.prepare_status = 504;
-    assert_int_equal(
-        guest_prepare(g, sleeper.secret, /* keep= */ true, deadline_in_ms(5000), &e), -1);
-    assert_int_equal(e.kind, ERR_TIMEOUT);
-    r = run_exec(START_ECHO, &hello);
-    assert_int_equal(r.rc, 0);
-    run_done(&r);
-}
-
-static void closing_ends_waiting(void **state)
-{
-    struct exec_call call;
-    hold();
-    begin_exec(&call, START_ECHO);
-    guest_close(g);
-    assert_int_equal(pthread_join(call.thread, NULL), 0);
-    assert_int_equal(call.run.rc, -1);
-    assert_int_equal(call.run.e.kind, ERR_UNAVAILABLE);
-    assert_int_equal(fake.requests, 1);
-    run_done(&call.run);
 }
 
 static void closing_ends_calls_under_way(void **state)
@@ -612,7 +370,7 @@ static void files_are_bounded(void **state)
     buf_done(&dst);
 }
 
-#define GUEST_TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+#define GUEST_TEST(t) cmocka_unit_test_setup_teardown(t, calls_set_up, calls_tear_down)
 
 int main(void)
 {
@@ -634,17 +392,7 @@ int main(void)
         GUEST_TEST(wakes_with_one_request),
         GUEST_TEST(wake_gives_up),
         GUEST_TEST(wake_waits_for_the_guest),
-        GUEST_TEST(hold_keeps_what_is_open),
-        GUEST_TEST(hold_keeps_calls_waiting),
-        GUEST_TEST(refused_call_is_repeated),
-        GUEST_TEST(refused_call_is_repeated_afterwards),
-        GUEST_TEST(refused_file_is_repeated),
-        GUEST_TEST(refused_call_is_not_repeated_without_cause),
-        GUEST_TEST(refused_call_is_not_repeated_in_a_pause),
-        GUEST_TEST(hold_does_not_outlast_the_timeout),
-        GUEST_TEST(hold_that_is_refused_is_none),
         GUEST_TEST(closing_ends_calls_under_way),
-        GUEST_TEST(closing_ends_waiting),
         GUEST_TEST(files_targets_are_encoded),
         GUEST_TEST(files_errors_name_their_field),
         GUEST_TEST(files_error_of_a_large_upload),
