@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -73,11 +74,75 @@ static int pin_kept(struct life *l, size_t *ret_damaged, struct err *e)
     return l->warm ? 0 : -1;
 }
 
+/* Sets of VMM files that a generation or a VM that runs may still need. */
+struct used_sets {
+    struct life *life;
+    char (*digests)[JOURNAL_DIGEST_MAX];
+    size_t n;
+    size_t cap;
+    bool failed;
+};
+
+static bool set_is_used(void *ctx, const char *digest)
+{
+    const struct used_sets *u = ctx;
+    for (size_t i = 0; i < u->n; i++)
+        if (strcmp(u->digests[i], digest) == 0)
+            return true;
+    return false;
+}
+
+static void use_set(struct used_sets *u, const char *digest)
+{
+    if (!digest[0] || set_is_used(u, digest))
+        return;
+    if (u->n == u->cap) {
+        size_t cap = u->cap ? u->cap * 2 : 16;
+        void *p = reallocarray(u->digests, cap, sizeof *u->digests);
+        if (!p) {
+            u->failed = true;
+            return;
+        }
+        u->digests = p;
+        u->cap = cap;
+    }
+    (void)snprintf(u->digests[u->n++], sizeof *u->digests, "%s", digest);
+}
+
+static void use_set_of_generation(void *ctx, const struct generation_manifest *m)
+{
+    use_set(ctx, m->machine.vmm_digest);
+}
+
+static void use_sets_of_machines(struct used_sets *u)
+{
+    MUTEX_GUARD(&u->life->lock);
+    for (size_t b = 0; b < REGISTRY_BUCKETS; b++)
+        for (const struct sandbox *s = u->life->buckets[b]; s; s = s->next)
+            use_set(u, s->entry.vmm_digest);
+}
+
+/* Nothing goes when it is not certain what is needed. */
+static void collect_sets(struct life *l)
+{
+    struct used_sets u = {.life = l};
+    struct err e = {0};
+    use_sets_of_machines(&u);
+    if (generation_store_each(l->generations, use_set_of_generation, &u, &e) < 0 || u.failed ||
+        vmm_sets_collect(&l->vmm_host, set_is_used, &u, &e) < 0)
+        log_warn("sets of VMM files that nobody needs stay: %s", e.msg);
+    free(u.digests);
+}
+
 /* Everything that is needed is pinned by now, or something could not be read and nothing goes. */
 static int collect(struct life *l, bool all_known, struct err *e)
 {
-    if (all_known)
-        return generation_store_collect(l->generations, e);
+    if (all_known) {
+        if (generation_store_collect(l->generations, e) < 0)
+            return -1;
+        collect_sets(l);
+        return 0;
+    }
     log_warn("some sandbox or snapshot cannot be read: no generation is removed");
     return 0;
 }

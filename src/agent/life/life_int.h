@@ -130,6 +130,8 @@ struct sandbox **registry_all(struct life *l, size_t *ret_n, struct err *e);
 
 /* ERR_BAD_STATE with the status in `where`: "sandbox is paused, not running". */
 int sandbox_bad_state(enum sandbox_status status, const char *wanted, struct err *e);
+/* What this host cannot do with the sandbox as it is becomes ERR_BAD_STATE, with the reason. */
+int sandbox_unsupported(const struct sandbox *s, struct err *e);
 /* Waits until no call of ours is inside its guest. ERR_CONFLICT when that takes too long. Holder of
  * the transition only, of a sandbox that does not run. */
 int sandbox_wait_calls(struct sandbox *s, struct err *e);

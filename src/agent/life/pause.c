@@ -380,11 +380,13 @@ static void watch_again(struct sandbox *s)
 }
 
 /* What failed is the host's, and its details are for its log, but for a few that say what to do. */
-static int pause_error(struct err *e)
+static int pause_error(const struct sandbox *s, struct err *e)
 {
     if (e->kind == ERR_CANCELED)
         return err_set(e, ERR_CONFLICT, "the pause was broken off: the sandbox is needed");
-    if (e->kind == ERR_UNSUPPORTED || e->kind == ERR_TIMEOUT)
+    if (e->kind == ERR_UNSUPPORTED)
+        return sandbox_unsupported(s, e);
+    if (e->kind == ERR_TIMEOUT)
         return -1;
     if (e->kind == ERR_NO_SPACE)
         return err_set(e, ERR_NO_SPACE, "no space left on the host for the snapshot");
@@ -453,7 +455,7 @@ int pause_sandbox(struct sandbox *s, enum pause_kind kind, struct phases *phases
         log_err("pause failed: %s", e->msg);
     run_on(s, e);
     watch_again(s);
-    return pause_error(e);
+    return pause_error(s, e);
 }
 
 int pause_undo(struct sandbox *s, struct err *e)
@@ -517,7 +519,7 @@ int pause_snapshot(
     watch_again(s);
     if (rc < 0) {
         log_err("snapshot failed: %s", e->msg);
-        return pause_error(e);
+        return pause_error(s, e);
     }
     step_done(&t, "durable");
     *ret_generation = t.manifest.id;

@@ -285,9 +285,9 @@ static int adopt_source(struct sandbox *s, struct err *e)
 /* A pause that the earlier agent did not end. */
 static int adopt_pausing(struct sandbox *s, struct err *e)
 {
-    if (s->entry.state.status != SANDBOX_PAUSING)
+    if (s->entry.state.status != SANDBOX_PAUSING && !s->entry.secret[0])
         return 0;
-    log_warn("a pause was under way, the guest goes on id=%s", s->entry.id.text);
+    log_warn("a pause or a snapshot was under way, the guest goes on id=%s", s->entry.id.text);
     return pause_undo(s, e);
 }
 

@@ -192,6 +192,13 @@ int sandbox_bad_state(enum sandbox_status status, const char *wanted, struct err
     return -1;
 }
 
+int sandbox_unsupported(const struct sandbox *s, struct err *e)
+{
+    e->kind = ERR_BAD_STATE;
+    (void)snprintf(e->where, sizeof e->where, "%s", sandbox_status_name(s->entry.state.status));
+    return -1;
+}
+
 int sandbox_wait_calls(struct sandbox *s, struct err *e)
 {
     struct life *l = s->life;

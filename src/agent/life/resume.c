@@ -160,13 +160,15 @@ static void set_resume(struct sandbox *s, const struct life_resume *r)
     s->retry_ms = 0;
 }
 
-static int resume_error(struct err *e)
+static int resume_error(const struct sandbox *s, struct err *e)
 {
     char step[ERR_WHERE_MAX];
     memcpy(step, e->where, sizeof step);
     if (e->errnum == 0 && (e->kind == ERR_NO_CAPACITY || e->kind == ERR_TIMEOUT))
         return -1;
-    if (e->kind == ERR_UNSUPPORTED || e->kind == ERR_BAD_STATE || e->kind == ERR_CONFLICT)
+    if (e->kind == ERR_UNSUPPORTED)
+        return sandbox_unsupported(s, e);
+    if (e->kind == ERR_BAD_STATE || e->kind == ERR_CONFLICT)
         return -1;
     if (e->kind == ERR_NO_SPACE)
         return err_set(e, ERR_NO_CAPACITY, "no space left on the host for the %s", step);
@@ -238,7 +240,7 @@ static int resume_locked(
     keep = keeps_disk(s, r);
     if (open_source(s, r, e) < 0 || prepare_disk(s, keep, e) < 0) {
         source_close(s);
-        return resume_error(e);
+        return resume_error(s, e);
     }
     phases_end(phases, "open");
     s->operation = "resume";
@@ -249,7 +251,7 @@ static int resume_locked(
     if (wake(s, keep, phases, e) < 0) {
         log_err("resume failed: %s", e->msg);
         resume_failed(s, e);
-        return resume_error(e);
+        return resume_error(s, e);
     }
     note_request(s, &r->change);
     return 0;

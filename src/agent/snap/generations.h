@@ -80,6 +80,11 @@ void generation_store_close(struct generation_store *s);
  * layout. Does nothing when some generation could not be read. */
 int generation_store_collect(struct generation_store *s, struct err *e);
 
+/* Calls `each` with every manifest, outside of the lock. Fails with the first that cannot be read.
+ */
+int generation_store_each(struct generation_store *s,
+    void (*each)(void *ctx, const struct generation_manifest *m), void *ctx, struct err *e);
+
 /* ERR_NOT_FOUND when there is no such generation. */
 int generation_pin(struct generation_store *s, const struct uuid *id, struct err *e);
 /* Takes one pin away. With the last one the generation goes, and the blobs that only it had. What

@@ -302,6 +302,40 @@ static int visit_hints(struct generation_store *s, const char *name, struct err 
     return 0;
 }
 
+struct id_list {
+    struct uuid *ids;
+    size_t n;
+};
+
+static void add_id(struct uuid_node *node, void *ctx)
+{
+    struct id_list *l = ctx;
+    l->ids[l->n++] = node->id;
+}
+
+int generation_store_each(struct generation_store *s,
+    void (*each)(void *ctx, const struct generation_manifest *m), void *ctx, struct err *e)
+{
+    struct id_list list = {0};
+    int rc = 0;
+    {
+        MUTEX_GUARD(&s->lock);
+        list.ids = calloc(s->generations.n + 1, sizeof *list.ids);
+        if (list.ids)
+            uuid_table_each(&s->generations, add_id, &list);
+    }
+    if (!list.ids)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    for (size_t i = 0; rc == 0 && i < list.n; i++) {
+        struct generation_manifest m;
+        rc = generation_read(s, &list.ids[i], &m, e);
+        if (rc == 0)
+            each(ctx, &m);
+    }
+    free(list.ids);
+    return rc;
+}
+
 int generation_store_collect(struct generation_store *s, struct err *e)
 {
     struct generation_entry *g;

@@ -313,6 +313,13 @@ int vmm_can_restore(const struct vmm_host *host, const struct vmm_facts *saved, 
     return fakes.fail == FAKE_CAN_RESTORE ? err_set(e, ERR_UNSUPPORTED, "another VMM") : 0;
 }
 
+int vmm_sets_collect(const struct vmm_host *host, bool (*is_used)(void *ctx, const char *digest),
+    void *ctx, struct err *e)
+{
+    fakes.sets_collected = is_used(ctx, "fake") ? 1 : 2;
+    return 0;
+}
+
 static int stand(struct vmm *v, bool stands, enum fake_call call, struct err *e)
 {
     MUTEX_GUARD(&lock);

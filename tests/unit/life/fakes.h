@@ -39,6 +39,7 @@ struct fakes {
     int stopped_fd;      /* eventfd: one more for each vmm_stop */
     int vcpus_stand;     /* VMs whose vCPUs stand still */
     int runs_ever;       /* vmm_run */
+    int sets_collected;  /* 2: "fake" was not in use */
     int saves_committed;
     int restores_ever; /* vmm_start with a source */
     int boots_ever;    /* and without */
