@@ -285,13 +285,15 @@ static int commit(struct taking *t, struct err *e)
 /* --- pause --- */
 
 /* Names of the disk that the generation has now; the pin of the one before. */
-static void leave_former(struct sandbox *s, const struct uuid *former)
+static void leave_former(struct sandbox *s, const struct uuid *former, const struct uuid *now)
 {
     struct err e = {0};
     if (overlays_remove(s, &e) < 0)
         log_warn("disk files of a sandbox that sleeps stay: %s", e.msg);
-    if (!uuid_is_none(former))
+    if (!uuid_is_none(former)) {
+        generation_hints_inherit(s->life->generations, former, now);
         generation_unpin(s->life->generations, former);
+    }
     if (s->dir_fd >= 0)
         (void)close(TAKE_FD(s->dir_fd));
 }
@@ -333,7 +335,7 @@ static int fall_asleep(struct taking *t, struct err *e)
     (void)sandbox_event(s, EVENT_PAUSED, NULL, &actions);
     if (resources_release(s, &release) < 0)
         log_err("release after a pause failed: %s", release.msg);
-    leave_former(s, &former);
+    leave_former(s, &former, &t->manifest.id);
     step_done(t, "release");
     return 0;
 }

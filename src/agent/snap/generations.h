@@ -166,6 +166,11 @@ int generation_hints_begin(
     struct generation_store *s, const struct uuid *id, int *ret_fd, struct err *e);
 int generation_hints_end(struct generation_store *s, const struct uuid *id, int fd, struct err *e);
 
+/* A guest touches much the same pages each time: `to`, which has none of its own, gets those of
+ * `from`. One that fails costs page faults only. */
+void generation_hints_inherit(
+    struct generation_store *s, const struct uuid *from, const struct uuid *to);
+
 /* Merges memory blobs and disk layers when there are more than GENERATION_TIDY_BLOBS, and replaces
  * the layout by the equal one. The smaller ones are merged; a large one stays while most of it is
  * in use. Whoever has the generation open keeps what it has. `ret_did` says whether it did

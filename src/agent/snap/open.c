@@ -318,3 +318,20 @@ int generation_hints_end(struct generation_store *s, const struct uuid *id, int 
     (void)munmap(bytes, n);
     return rc;
 }
+
+void generation_hints_inherit(
+    struct generation_store *s, const struct uuid *from, const struct uuid *to)
+{
+    char name[UUID_TEXT + 1];
+    struct err ignored = {0};
+    AUTO_CLOSE int source = hints_folder(s, from, &ignored);
+    AUTO_CLOSE int folder = -1;
+    if (source < 0)
+        return;
+    uuid_format(to, name);
+    if (mkdirat(s->hints_fd, name, 0700) < 0)
+        return;
+    folder = hints_folder(s, to, &ignored);
+    if (folder >= 0)
+        (void)linkat(source, "working-set", folder, "working-set", 0);
+}

@@ -394,6 +394,7 @@ static void test_hints(void **state)
     const uint64_t bitmap[1] = {5};
     struct fixture *f = *state;
     struct uuid id;
+    struct uuid next;
     struct err e = {0};
     struct generation *g;
     uint64_t pages;
@@ -411,7 +412,15 @@ static void test_hints(void **state)
     assert_int_equal(lseek(g->hints_fd, 0, SEEK_END), 32 + 2 * 16);
     (void)generation_close(g);
     assert_int_equal(count_names(f, "hints"), 1);
+    assert_int_equal(make_generation(f, 'b', &next, &e), 0);
+    generation_hints_inherit(f->store, &id, &next);
     generation_unpin(f->store, &id);
+    assert_int_equal(count_names(f, "hints"), 1);
+    g = open_ok(f, &next);
+    assert_int_equal(lseek(g->hints_fd, 0, SEEK_END), 32 + 2 * 16);
+    (void)generation_close(g);
+    generation_hints_inherit(f->store, &id, &next); /* of nobody: nothing happens */
+    generation_unpin(f->store, &next);
     assert_int_equal(count_names(f, "hints"), 0);
 }
 
