@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "agent/disk/disk.h"
@@ -23,9 +24,33 @@
 #include "snap/checksum.h"
 #include "snap/memory_map.h"
 
+enum { MACHINES = 64 };
+
 struct fakes fakes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool slot_used[NET_SLOTS_MAX];
+
+/* What the device state of a VM holds here. */
+struct guest_state {
+    char secret[GUEST_TOKEN_CHARS + 1]; /* opens its envd; "" when that is open */
+    int count;                          /* that `count` gave out last */
+};
+
+/* What lives on when the agent's handle is gone. */
+struct machine {
+    struct sandbox_id id;
+    unsigned slot;
+    int event_fd;
+    bool running;
+    bool used;
+    bool stands;
+    struct guest_state guest;
+};
+
+/* What outlives the agent: in memory that a forked agent shares. */
+static struct {
+    struct machine machines[MACHINES];
+    bool slot_used[NET_SLOTS_MAX];
+} * lasting;
 
 static void reopen(int *fd)
 {
@@ -39,7 +64,22 @@ void fakes_reset(void)
     int fd = fakes.stopped_fd;
     fakes = (struct fakes){.stopped_fd = fd};
     reopen(&fakes.stopped_fd);
-    memset(slot_used, 0, sizeof slot_used);
+    if (!lasting)
+        lasting =
+            mmap(NULL, sizeof *lasting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    memset(lasting, 0, sizeof *lasting);
+}
+
+void fakes_after_crash(void)
+{
+    fakes.vmms_running = fakes.vcpus_stand = 0;
+    for (struct machine *m = lasting->machines; m < lasting->machines + MACHINES; m++) {
+        if (!m->used)
+            continue;
+        m->event_fd = eventfd(0, EFD_CLOEXEC); /* the former is the dead agent's */
+        fakes.vmms_running += m->running;
+        fakes.vcpus_stand += m->stands;
+    }
 }
 
 void fakes_kill_newest_vmm(void)
@@ -97,9 +137,9 @@ struct net_pool *net_pool_open(const struct net_config *config, struct err *e)
 {
     struct net_pool *p = calloc(1, sizeof *p);
     p->slots = config->slots;
-    memset(slot_used, 0, sizeof slot_used);
+    memset(lasting->slot_used, 0, sizeof lasting->slot_used);
     for (size_t i = 0; i < config->n_keep; i++)
-        slot_used[config->keep[i]] = true;
+        lasting->slot_used[config->keep[i]] = true;
     fakes.slots_taken = fakes.slots_kept = (int)config->n_keep;
     return p;
 }
@@ -118,14 +158,15 @@ int net_pool_leave(struct net_pool *p, struct err *e)
 
 static void fill_slot(unsigned i, struct net_slot *ret)
 {
-    *ret = (struct net_slot){.index = i, .netns = "/run/netns/fake", .uid = geteuid()};
+    *ret = (struct net_slot){.index = i, .uid = geteuid()};
+    (void)snprintf(ret->netns, sizeof ret->netns, "/run/netns/fake-%u", i);
     (void)snprintf(ret->host_ip, sizeof ret->host_ip, "10.11.0.%u", i * 4 + 2);
 }
 
 int net_slot_adopt(struct net_pool *p, unsigned index, struct net_slot *ret, struct err *e)
 {
-    if (fakes.slots_lost || !slot_used[index]) {
-        slot_used[index] = false;
+    if (fakes.slots_lost || !lasting->slot_used[index]) {
+        lasting->slot_used[index] = false;
         fakes.slots_taken--;
         return err_set(e, ERR_NOT_FOUND, "slot %u is not whole", index);
     }
@@ -139,9 +180,9 @@ int net_slot_acquire(struct net_pool *p, int64_t deadline, struct net_slot *ret,
     if (fails(FAKE_SLOT, e))
         return -1;
     for (unsigned i = 0; i < p->slots; i++) {
-        if (slot_used[i])
+        if (lasting->slot_used[i])
             continue;
-        slot_used[i] = true;
+        lasting->slot_used[i] = true;
         fakes.slots_taken++;
         fakes.slots_acquired_ever++;
         fill_slot(i, ret);
@@ -155,9 +196,9 @@ int net_slot_release(struct net_pool *p, unsigned index, struct err *e)
     MUTEX_GUARD(&lock);
     if (fails(FAKE_SLOT_RELEASE, e))
         return -1;
-    if (slot_used[index])
+    if (lasting->slot_used[index])
         fakes.slots_taken--;
-    slot_used[index] = false;
+    lasting->slot_used[index] = false;
     return 0;
 }
 
@@ -169,16 +210,6 @@ void net_pool_usage(struct net_pool *p, size_t *ret_total, size_t *ret_used)
 }
 
 /* --- vmm --- */
-
-/* What lives on when the agent's handle is gone. */
-struct machine {
-    struct sandbox_id id;
-    int event_fd;
-    bool running;
-    bool used;
-    bool stands;
-};
-static struct machine machines[64];
 
 struct vmm {
     struct machine *m;
@@ -206,16 +237,16 @@ static void machine_end(struct machine *m)
 
 static struct machine *machine_find(const struct sandbox_id *id)
 {
-    for (size_t i = 0; i < ARRAY_LEN(machines); i++)
-        if (machines[i].used && strcmp(machines[i].id.text, id->text) == 0)
-            return &machines[i];
+    for (size_t i = 0; i < MACHINES; i++)
+        if (lasting->machines[i].used && strcmp(lasting->machines[i].id.text, id->text) == 0)
+            return &lasting->machines[i];
     return NULL;
 }
 
 int vmm_remove_leftovers(const struct vmm_host *host, vmm_keep *keep, void *ctx, struct err *e)
 {
-    for (size_t i = 0; i < ARRAY_LEN(machines); i++) {
-        struct machine *m = &machines[i];
+    for (size_t i = 0; i < MACHINES; i++) {
+        struct machine *m = &lasting->machines[i];
         if (!m->used || (keep && keep(ctx, &m->id)))
             continue;
         machine_end(m);
@@ -239,9 +270,10 @@ struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, 
     if (fails(FAKE_VMM, e))
         return NULL;
     v = calloc(1, sizeof *v);
-    for (v->m = machines; v->m->used; v->m++)
+    for (v->m = lasting->machines; v->m->used; v->m++)
         continue;
     *v->m = (struct machine){.id = boot->id, .used = true, .running = true};
+    v->m->slot = (unsigned)strtoul(strrchr(boot->netns, '-') + 1, NULL, 10);
     v->m->event_fd = fakes.vm_event_fd = eventfd(0, EFD_CLOEXEC);
     fakes.vmms_running++;
     if (boot->source) {
@@ -333,6 +365,8 @@ static int stand(struct vmm *v, bool stands, enum fake_call call, struct err *e)
 
 int vmm_load(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
 {
+    if (pread(state_fd, &v->m->guest, sizeof v->m->guest, 0) != (ssize_t)sizeof v->m->guest)
+        return err_sys(e, errno, "read");
     return stand(v, /* stands= */ true, FAKE_LOAD, e);
 }
 
@@ -351,7 +385,9 @@ int vmm_save_state(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
 {
     if (fails(FAKE_SAVE_STATE, e))
         return -1;
-    return write(state_fd, "state", 5) == 5 ? 0 : err_sys(e, errno, "write");
+    if (write(state_fd, &v->m->guest, sizeof v->m->guest) != (ssize_t)sizeof v->m->guest)
+        return err_sys(e, errno, "write");
+    return 0;
 }
 
 /* 128 pages: the first stored, the others zeros. */
@@ -407,25 +443,28 @@ int vmm_swap_overlay(struct vmm *v, int overlay_fd, int64_t deadline, struct err
 
 void fakes_power_cut(void)
 {
-    for (size_t i = 0; i < ARRAY_LEN(machines); i++)
-        if (machines[i].used) {
-            machine_end(&machines[i]);
-            (void)close(machines[i].event_fd);
-            machines[i].used = false;
+    for (size_t i = 0; i < MACHINES; i++)
+        if (lasting->machines[i].used) {
+            machine_end(&lasting->machines[i]);
+            (void)close(lasting->machines[i].event_fd);
+            lasting->machines[i].used = false;
         }
-    memset(slot_used, 0, sizeof slot_used);
+    memset(lasting->slot_used, 0, sizeof lasting->slot_used);
     fakes.slots_taken = 0;
 }
 
 /* --- guest --- */
 
 struct guest {
+    unsigned slot;
     bool closed;
 };
 
 struct guest *guest_new(const char *host_ip, const char token[GUEST_TOKEN_CHARS + 1])
 {
-    return calloc(1, sizeof(struct guest));
+    struct guest *g = calloc(1, sizeof *g);
+    g->slot = (unsigned)strtoul(strrchr(host_ip, '.') + 1, NULL, 10) / 4;
+    return g;
 }
 
 void guest_close(struct guest *g)
@@ -439,6 +478,28 @@ struct guest *guest_free(struct guest *g)
     return NULL;
 }
 
+/* The state of a guest that can answer. Under the lock. */
+static struct guest_state *reach(const struct guest *g, struct err *e)
+{
+    for (struct machine *m = lasting->machines; m < lasting->machines + MACHINES; m++)
+        if (m->used && m->running && m->slot == g->slot && !m->stands && !g->closed)
+            return &m->guest;
+    (void)err_sys(e, ECONNREFUSED, "10.11.0.%u", g->slot * 4 + 2);
+    return NULL;
+}
+
+static int unlock_guest(const struct guest *g, const char *secret, struct err *e)
+{
+    MUTEX_GUARD(&lock);
+    struct guest_state *s = reach(g, e);
+    if (!s)
+        return -1;
+    if (s->secret[0] && strcmp(s->secret, secret ? secret : "") != 0)
+        return err_set(e, ERR_AGENT, "not the secret that it was prepared with");
+    s->secret[0] = '\0';
+    return 0;
+}
+
 int guest_wait_ready(struct guest *g, int abort_fd, int64_t deadline, struct err *e)
 {
     return fails(FAKE_READY, e) ? -1 : 0;
@@ -447,14 +508,22 @@ int guest_wait_ready(struct guest *g, int abort_fd, int64_t deadline, struct err
 int guest_init(
     struct guest *g, const struct guest_identity *identity, int64_t deadline, struct err *e)
 {
-    return fails(FAKE_INIT, e) ? -1 : 0;
+    return fails(FAKE_INIT, e) ? -1 : unlock_guest(g, identity->secret, e);
 }
 
 int guest_prepare(struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], bool keep,
     int64_t deadline, struct err *e)
 {
+    struct guest_state *s;
+    MUTEX_GUARD(&lock);
     (void)snprintf(fakes.secret, sizeof fakes.secret, "%s", secret);
-    return fails(FAKE_PREPARE, e) ? -1 : 0;
+    s = reach(g, e);
+    if (!s)
+        return -1;
+    if (s->secret[0])
+        return err_set(e, ERR_AGENT, "it waits for another secret");
+    (void)snprintf(s->secret, sizeof s->secret, "%s", secret);
+    return fails(FAKE_PREPARE, e) ? -1 : 0; /* a late failure: it has closed itself */
 }
 
 int guest_wake(struct guest *g, const struct guest_identity *identity, int abort_fd,
@@ -464,13 +533,24 @@ int guest_wake(struct guest *g, const struct guest_identity *identity, int abort
     fakes.keeps_names = identity->keeps_machine;
     (void)snprintf(
         fakes.woken_with, sizeof fakes.woken_with, "%s", identity->secret ? identity->secret : "");
-    return fails(FAKE_WAKE, e) ? -1 : 0;
+    return fails(FAKE_WAKE, e) ? -1 : unlock_guest(g, identity->secret, e);
 }
 
+/* "count" answers with how often it was asked: what a memory that sleeps must keep. */
 int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf *out_stdout,
     struct buf *out_stderr, struct agent_exec_response *resp, struct err *e)
 {
-    buf_append_slice(out_stdout, req->cmd);
+    struct guest_state *s;
+    char text[16];
+    MUTEX_GUARD(&lock);
+    s = reach(g, e);
+    if (!s)
+        return -1;
+    if (s->secret[0])
+        return err_set(e, ERR_AGENT, "it is locked");
+    (void)snprintf(text, sizeof text, "%d", s->count + 1);
+    s->count += slice_is(req->cmd, "count");
+    buf_append_slice(out_stdout, slice_is(req->cmd, "count") ? slice_cstr(text) : req->cmd);
     resp->stdout_bytes = buf_slice(out_stdout);
     return 0;
 }

@@ -56,6 +56,9 @@ void fakes_reset(void);
 void fakes_kill_newest_vmm(void);
 /* The host loses power: VMs and slots are gone. */
 void fakes_power_cut(void);
+/* After an agent in a forked process died: its VMs and slots are as it left them. No thread but the
+ * caller's. */
+void fakes_after_crash(void);
 /* Waits for the next vmm_stop; -1 when none came within 5 s. */
 int fakes_wait_stop(void);
 
