@@ -183,6 +183,10 @@ int overlays_remove(struct sandbox *s, struct err *e);
 /* Puts all of them aside, in a folder that goes with the sandbox: a restore from an older
  * generation does not need them, but nobody asked for them to go. */
 int overlays_put_aside(struct sandbox *s, struct err *e);
+/* What was put aside is the disk again: that restore came to nothing. Idempotent. */
+int overlays_put_back(struct sandbox *s, struct err *e);
+/* That restore worked: what was put aside stays there, until the next one. Idempotent. */
+int overlays_keep_aside(struct sandbox *s, struct err *e);
 /* Makes an empty overlay above the present one, which becomes a layer, and lets the VM go on in it.
  * The vCPUs stand still. */
 int overlays_freeze(struct sandbox *s, int64_t deadline, struct err *e);

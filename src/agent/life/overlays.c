@@ -8,6 +8,10 @@
  * it, and only then renames: disk.qcow2 becomes the next layer, the new one disk.qcow2. Wherever
  * the agent ends in between, renaming both later is right: an overlay that the VM was not switched
  * to is empty, and an empty one on top changes nothing.
+ *
+ * A restore from an older generation puts all of them aside, into before-restore.new. When it works
+ * that becomes before-restore; when it does not, now or because the agent ended, they are put back:
+ * each name there is one that was here, whatever has its name now was made for that restore.
  */
 #include "agent/life/life_int.h"
 
@@ -23,6 +27,7 @@
 
 static const char next_name[] = "disk.next.qcow2";
 static const char aside_name[] = "before-restore";
+static const char aside_new_name[] = "before-restore.new";
 
 void overlay_layer_name(unsigned i, char dst[OVERLAY_NAME_MAX])
 {
@@ -71,11 +76,17 @@ int overlays_remove(struct sandbox *s, struct err *e)
     return each_overlay(s, remove_one, e);
 }
 
+static int open_aside(const struct sandbox *s, struct err *e)
+{
+    int fd = openat(s->dir_fd, aside_new_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? err_sys(e, errno, "open %s", aside_new_name) : fd;
+}
+
 static int put_aside_one(struct sandbox *s, const char *name, struct err *e)
 {
-    AUTO_CLOSE int aside = openat(s->dir_fd, aside_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    AUTO_CLOSE int aside = open_aside(s, e);
     if (aside < 0)
-        return err_sys(e, errno, "open %s", aside_name);
+        return -1;
     if (renameat(s->dir_fd, name, aside, name) < 0)
         return err_sys(e, errno, "put %s aside", name);
     return 0;
@@ -85,11 +96,48 @@ int overlays_put_aside(struct sandbox *s, struct err *e)
 {
     if (!exists(s->dir_fd, OVERLAY_NAME))
         return 0;
+    if (mkdirat(s->dir_fd, aside_new_name, 0700) < 0)
+        return err_sys(e, errno, "make %s", aside_new_name);
+    return each_overlay(s, put_aside_one, e);
+}
+
+static int put_back_one(struct sandbox *s, int aside, const char *name, struct err *e)
+{
+    if (renameat(aside, name, s->dir_fd, name) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "put %s back", name);
+    return 0;
+}
+
+int overlays_put_back(struct sandbox *s, struct err *e)
+{
+    AUTO_CLOSE int aside = -1;
+    char name[OVERLAY_NAME_MAX];
+    if (!exists(s->dir_fd, aside_new_name))
+        return 0;
+    aside = open_aside(s, e);
+    if (aside < 0)
+        return -1;
+    for (unsigned i = 1; i <= OVERLAY_LAYERS_MAX; i++) {
+        overlay_layer_name(i, name);
+        if (put_back_one(s, aside, name, e) < 0)
+            return -1;
+    }
+    if (put_back_one(s, aside, OVERLAY_NAME, e) < 0 || put_back_one(s, aside, next_name, e) < 0)
+        return -1;
+    if (unlinkat(s->dir_fd, aside_new_name, AT_REMOVEDIR) < 0)
+        return err_sys(e, errno, "remove %s", aside_new_name);
+    return 0;
+}
+
+int overlays_keep_aside(struct sandbox *s, struct err *e)
+{
+    if (!exists(s->dir_fd, aside_new_name))
+        return 0;
     if (io_remove_tree(s->dir_fd, aside_name, e) < 0)
         return -1;
-    if (mkdirat(s->dir_fd, aside_name, 0700) < 0)
-        return err_sys(e, errno, "make %s", aside_name);
-    return each_overlay(s, put_aside_one, e);
+    if (renameat(s->dir_fd, aside_new_name, s->dir_fd, aside_name) < 0)
+        return err_sys(e, errno, "rename %s", aside_new_name);
+    return 0;
 }
 
 static int rename_in(struct sandbox *s, const char *from, const char *to, struct err *e)

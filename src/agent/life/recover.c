@@ -307,7 +307,7 @@ static int adopt_rest(struct sandbox *s, struct err *e)
         return err_set(e, ERR_NOMEM, "out of memory");
     admission_take(&s->life->admission, s->entry.vcpus, s->entry.memory_mb);
     s->reserved = true;
-    if (adopt_source(s, e) < 0 || adopt_pausing(s, e) < 0)
+    if (adopt_source(s, e) < 0 || overlays_keep_aside(s, e) < 0 || adopt_pausing(s, e) < 0)
         return -1;
     if (registry_add(s->life, s, &other, e) < 0) {
         sandbox_unref(other);

@@ -126,10 +126,11 @@ static bool keeps_disk(const struct sandbox *s, const struct life_resume *r)
 
 static int prepare_disk(struct sandbox *s, bool keep, struct err *e)
 {
-    if (keep)
-        return overlays_settle(s, e);
-    return s->entry.state.status == SANDBOX_STOPPED ? overlays_put_aside(s, e)
-                                                    : overlays_remove(s, e);
+    if (s->entry.state.status == SANDBOX_PAUSED)
+        return overlays_keep_aside(s, e) < 0 ? -1 : overlays_remove(s, e);
+    if (overlays_put_back(s, e) < 0)
+        return -1;
+    return keep ? overlays_settle(s, e) : overlays_put_aside(s, e);
 }
 
 /* What must be known before anything is touched. */
@@ -176,15 +177,24 @@ static int resume_error(const struct sandbox *s, struct err *e)
         step[0] ? step : "sandbox");
 }
 
-static void resume_failed(struct sandbox *s, const struct err *why)
+/* `before`: what the request has changed is as it was. */
+static void resume_failed(
+    struct sandbox *s, const struct journal_entry *before, const struct err *why)
 {
     struct machine_actions actions;
     struct err e = {0};
+    {
+        MUTEX_GUARD(&s->life->lock);
+        s->entry.timeout_sec = before->timeout_sec;
+        s->entry.disk_only = before->disk_only;
+    }
     (void)sandbox_event(s, EVENT_RESUME_FAILED, why->msg, &actions);
     if (sandbox_journal(s, &e) < 0)
         log_err("journal after a resume that failed: %s", e.msg);
     if (resources_release(s, &e) < 0)
         log_err("release after a resume that failed: %s", e.msg);
+    else if (overlays_put_back(s, &e) < 0)
+        log_err("the disk from before a restore that failed: %s", e.msg);
 }
 
 /* The working set of the first restore of a generation, for the ones after it. */
@@ -222,6 +232,8 @@ static int wake(struct sandbox *s, bool keep_disk, struct phases *phases, struct
     if (sandbox_note(s, e) < 0) /* goes on to run for this agent; a later one would take it back */
         log_err("cannot note that a sandbox runs: %s", e->msg);
     crash_point("resume", "noted", s);
+    if (overlays_keep_aside(s, e) < 0)
+        log_err("the disk from before a restore: %s", e->msg);
     after_wake(s, had_hints, phases);
     if (monitor_watch(s, e) < 0)
         log_err("the end of a VM will not be noticed: %s", e->msg);
@@ -231,6 +243,7 @@ static int wake(struct sandbox *s, bool keep_disk, struct phases *phases, struct
 static int resume_locked(
     struct sandbox *s, const struct life_resume *r, struct phases *phases, struct err *e)
 {
+    const struct journal_entry before = s->entry;
     struct machine_actions actions;
     bool keep;
     if (s->entry.state.status == SANDBOX_RUNNING && is_repeated(s, &r->change))
@@ -250,7 +263,7 @@ static int resume_locked(
         s, s->entry.state.status == SANDBOX_PAUSED ? EVENT_RESUME : EVENT_RESTORE, NULL, &actions);
     if (wake(s, keep, phases, e) < 0) {
         log_err("resume failed: %s", e->msg);
-        resume_failed(s, e);
+        resume_failed(s, &before, e);
         return resume_error(s, e);
     }
     note_request(s, &r->change);

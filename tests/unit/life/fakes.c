@@ -88,6 +88,11 @@ void fakes_kill_newest_vmm(void)
     (void)eventfd_write(fakes.vm_event_fd, 1);
 }
 
+void fakes_forget_stops(void)
+{
+    reopen(&fakes.stopped_fd);
+}
+
 int fakes_wait_stop(void)
 {
     struct err e = {0};
@@ -99,7 +104,7 @@ int fakes_wait_stop(void)
 
 static bool fails(enum fake_call call, struct err *e)
 {
-    if (fakes.fail != call)
+    if (fakes.fail != call && fakes.fail_too != call)
         return false;
     (void)err_sys(e, ENOENT, "open /secret/host/path");
     return true;

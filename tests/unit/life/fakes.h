@@ -28,7 +28,8 @@ enum fake_call {
 };
 
 struct fakes {
-    enum fake_call fail; /* the call that fails, until changed */
+    enum fake_call fail;     /* the call that fails, until changed */
+    enum fake_call fail_too; /* another one */
     int slots_taken;
     int vmms_running;
     int slots_acquired_ever;
@@ -59,6 +60,8 @@ void fakes_power_cut(void);
 /* After an agent in a forked process died: its VMs and slots are as it left them. No thread but the
  * caller's. */
 void fakes_after_crash(void);
+/* Those so far; when no thread can be in one. */
+void fakes_forget_stops(void);
 /* Waits for the next vmm_stop; -1 when none came within 5 s. */
 int fakes_wait_stop(void);
 
