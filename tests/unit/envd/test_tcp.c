@@ -75,7 +75,8 @@ static void test_foreign_end_local_stay(void **state)
     }
     assert_int_equal(n, 3); /* of `ours` only the client's end, whose port is another */
     assert_int_equal(recv(foreign.client, &byte, 1, MSG_DONTWAIT), -1);
-    assert_int_equal(errno, ECONNABORTED);
+    /* Or reset, when its peer, which is in this namespace too, was destroyed first. */
+    assert_true(errno == ECONNABORTED || errno == ECONNRESET);
     assert_int_equal(recv(foreign.server, &byte, 1, MSG_DONTWAIT), -1);
     assert_int_equal(send(local.client, "x", 1, MSG_NOSIGNAL), 1);
     assert_int_equal(recv(local.server, &byte, 1, 0), 1);
