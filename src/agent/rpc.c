@@ -268,13 +268,13 @@ static int update_sandbox(struct rpc_call *call, const void *req, void *resp, st
     return out->sandbox ? 0 : rpc_no_memory(e);
 }
 
-/* Moves a buffer's bytes into the call's arena, whose life is the answer's. */
-static int to_arena(struct arena *a, const struct buf *from, struct slice *ret, struct err *e)
+/* Copies bytes into the call's arena, whose life is the answer's. */
+static int to_arena(struct arena *a, struct slice from, struct slice *ret, struct err *e)
 {
-    char *p = from->len > 0 ? arena_strndup(a, from->p, from->len) : NULL;
-    if (from->len > 0 && !p)
+    char *p = from.n > 0 ? arena_strndup(a, from.p, from.n) : NULL;
+    if (from.n > 0 && !p)
         return rpc_no_memory(e);
-    *ret = slice_of(p, from->len);
+    *ret = slice_of(p, from.n);
     return 0;
 }
 
@@ -288,9 +288,11 @@ static int exec_in(struct rpc_call *call, const void *req, void *resp, struct er
     if (rpc_take_sandbox_id(r->sandbox_id, &id, e) < 0 ||
         life_exec(call->ctx, &id, r, &out_stdout, &out_stderr, out, e) < 0)
         return -1;
-    if (to_arena(call->arena, &out_stdout, &out->stdout_bytes, e) < 0)
+    /* The tag of a command that a pause met is in one of the buffers too, behind the output. */
+    if (to_arena(call->arena, out->stdout_bytes, &out->stdout_bytes, e) < 0 ||
+        to_arena(call->arena, out->stderr_bytes, &out->stderr_bytes, e) < 0)
         return -1;
-    return to_arena(call->arena, &out_stderr, &out->stderr_bytes, e);
+    return to_arena(call->arena, out->tag, &out->tag, e);
 }
 
 static int read_file(struct rpc_call *call, const void *req, void *resp, struct err *e)
@@ -302,7 +304,7 @@ static int read_file(struct rpc_call *call, const void *req, void *resp, struct 
     if (rpc_take_sandbox_id(r->sandbox_id, &id, e) < 0 ||
         life_read_file(call->ctx, &id, r->path, r->user, &content, e) < 0)
         return -1;
-    return to_arena(call->arena, &content, &out->content, e);
+    return to_arena(call->arena, buf_slice(&content), &out->content, e);
 }
 
 static int write_file(struct rpc_call *call, const void *req, void *resp, struct err *e)
