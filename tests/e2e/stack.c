@@ -4,7 +4,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -24,7 +26,7 @@
 #include "base/io.h"
 #include "base/proc.h"
 
-enum { READY_MS = 60000, END_MS = 60000, CONTROL_UID = 0x70000000 + 9999 };
+enum { READY_MS = 60000, END_MS = 60000, CONTROL_UID = 0x6fffffff /* of no instance */ };
 
 static const char *data_folder(void)
 {
@@ -135,9 +137,18 @@ static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
     ret[9] = setting("TORPOR_VCPUS_PER_CORE", s->vcpus_per_core ? s->vcpus_per_core : "");
 }
 
+#define INSTALLED_QEMU "/usr/bin/qemu-system-x86_64"
+
+/* In a mount namespace of its own, where another file is in the place of the installed QEMU. Mounts
+ * that are shared, those of network namespaces, stay shared. */
+static const char hide_qemu[] =
+    "mount --make-private / && mount --bind \"$0\" " INSTALLED_QEMU " && exec \"$@\"";
+
 void stack_start_agent(struct stack *s)
 {
-    const char *const argv[] = {AGENT_PROGRAM, "--ready-fd", "3", NULL};
+    const char *const argv_hidden[] = {"/usr/bin/unshare", "--mount", "--propagation", "unchanged",
+        "/bin/sh", "-c", hide_qemu, s->qemu, AGENT_PROGRAM, "--ready-fd", "3", NULL};
+    const char *const *argv = argv_hidden + (s->qemu ? 0 : 8);
     char *envp[AGENT_SETTINGS];
     AUTO_BUF struct buf line = BUF_INIT(4096);
     agent_settings(s, envp);
@@ -442,6 +453,15 @@ void host_picture(const struct stack *s, struct buf *ret)
         capture(argv_, &out_);                                                                     \
     } while (0)
 
+/* As an uplink of the host has it. */
+static void let_answers_in(void)
+{
+    AUTO_CLOSE int fd =
+        open("/proc/sys/net/ipv4/conf/" INTERNET_LINK "/forwarding", O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "1", 1), 1);
+}
+
 void internet_init(const char *address)
 {
     internet_done();
@@ -454,10 +474,26 @@ void internet_init(const char *address)
     IP("-n", INTERNET_NETNS, "addr", "add", address, "dev", "eth0");
     IP("-n", INTERNET_NETNS, "route", "add", "default", "dev", "eth0");
     IP("route", "add", address, "dev", INTERNET_LINK, "src", "198.51.100.1");
+    let_answers_in();
 }
 
 void internet_done(void)
 {
     IP("netns", "del", INTERNET_NETNS);
     IP("link", "del", INTERNET_LINK);
+}
+
+int internet_listen(unsigned port)
+{
+    const struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    AUTO_CLOSE int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    AUTO_CLOSE int away = open("/run/netns/" INTERNET_NETNS, O_RDONLY | O_CLOEXEC);
+    int fd;
+    assert_true(home >= 0 && away >= 0);
+    assert_int_equal(setns(away, CLONE_NEWNET), 0);
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(setns(home, CLONE_NEWNET), 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    return fd;
 }

@@ -31,6 +31,7 @@ struct stack {
     const char *memory;         /* TORPOR_MEMORY likewise */
     const char *pagemap;        /* TORPOR_PAGEMAP likewise */
     bool warm;                  /* TORPOR_WARM likewise */
+    const char *qemu;           /* a program that the agent finds as the installed QEMU, likewise */
 };
 
 /* Why this machine cannot run it (not root, no data); NULL when it can. */
@@ -103,5 +104,7 @@ void host_picture(const struct stack *s, struct buf *ret);
  * namespace of its own, so that nothing leaves the machine. */
 void internet_init(const char *address);
 void internet_done(void);
+/* A socket of that internet that listens on all its addresses. */
+int internet_listen(unsigned port);
 
 #endif
