@@ -48,8 +48,7 @@ static void grow(struct fleet *f, size_t wanted)
         (void)pthread_join(t[i], NULL);
 }
 
-/* KiB of a line "Key:  123 kB" in a file of /proc/PID; sums lines of that key. */
-static long proc_kib(pid_t pid, const char *file, const char *key)
+long proc_kib(pid_t pid, const char *file, const char *key)
 {
     char path[64];
     AUTO_BUF struct buf text = BUF_INIT(1 << 20);

@@ -99,13 +99,43 @@ static int64_t boot_and_time(const struct qemu_args *args, struct err *e)
     return took;
 }
 
-static void make_overlay(const struct stack *s, const struct host_template *t, char *path, size_t n)
+const struct by_hand_parts *by_hand_parts(const struct stack *s)
+{
+    static struct by_hand_parts parts;
+    static struct vmm_host probed;
+    static struct host host;
+    static struct host_template template;
+    static struct host_kernel kernel;
+    struct err e = {0};
+    if (parts.image)
+        return &parts;
+    host.dir_fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    (void)snprintf(host.dir, sizeof host.dir, "%s", s->dir);
+    if (vmm_host_probe("auto", &probed, &e) < 0 ||
+        host_template_find(&host, SLICE_LIT("minimal"), &template, &e) < 0 ||
+        host_kernel_find(&host, &kernel, &e) < 0)
+        die("prepare", &e);
+    (void)close(host.dir_fd);
+    parts.facts = (struct qemu_facts){.id = "by-hand",
+        .program = probed.qemu,
+        .bios = probed.files->bios,
+        .kernel = kernel.vmlinux,
+        .initrd = kernel.initrd,
+        .use_kvm = probed.use_kvm,
+        .tsc_khz = probed.tsc_khz};
+    parts.image = template.image;
+    parts.disk_bytes = template.size_bytes;
+    parts.files = probed.files;
+    return &parts;
+}
+
+static void make_overlay(const struct stack *s, uint64_t disk_bytes, char *path, size_t n)
 {
     struct err e = {0};
     AUTO_CLOSE int fd = open(s->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     (void)snprintf(path, n, "%s/by-hand.qcow2", s->root);
     if (disk_overlay_remove(fd, "by-hand.qcow2", &e) < 0 ||
-        disk_overlay_create(fd, "by-hand.qcow2", t->size_bytes, 0, &e) < 0)
+        disk_overlay_create(fd, "by-hand.qcow2", disk_bytes, 0, &e) < 0)
         die("overlay", &e);
 }
 
@@ -124,39 +154,21 @@ static void child(const struct qemu_args *args, int result)
 
 int64_t by_hand_boot(const struct stack *s, uint32_t vcpus, uint32_t memory_mb)
 {
-    static struct vmm_host probed;
-    static struct host host;
-    static struct host_template template;
-    static struct host_kernel kernel;
+    const struct by_hand_parts *parts = by_hand_parts(s);
+    struct qemu_facts facts = parts->facts;
     char overlay[160];
-    struct qemu_by_hand hand = {.overlay = overlay, .tap = GUEST_TAP};
+    struct qemu_by_hand hand = {.overlay = overlay, .base = parts->image, .tap = GUEST_TAP};
     struct qemu_args args;
     struct err e = {0};
     int result[2];
     int64_t took = -1;
     pid_t pid;
     int status;
-    host.dir_fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    (void)snprintf(host.dir, sizeof host.dir, "%s", s->dir);
-    if ((!probed.qemu && vmm_host_probe("auto", &probed, &e) < 0) ||
-        host_template_find(&host, SLICE_LIT("minimal"), &template, &e) < 0 ||
-        host_kernel_find(&host, &kernel, &e) < 0)
-        die("prepare", &e);
-    (void)close(host.dir_fd);
-    make_overlay(s, &template, overlay, sizeof overlay);
-    hand.base = template.image;
-    if (qemu_args_build(&(struct qemu_facts){.id = "by-hand",
-                            .program = probed.qemu,
-                            .bios = probed.files->bios,
-                            .kernel = kernel.vmlinux,
-                            .initrd = kernel.initrd,
-                            .use_kvm = probed.use_kvm,
-                            .tsc_khz = probed.tsc_khz,
-                            .vcpus = vcpus,
-                            .memory_mb = memory_mb,
-                            .by_hand = &hand},
-            &args, &e) < 0 ||
-        pipe2(result, O_CLOEXEC) < 0)
+    make_overlay(s, parts->disk_bytes, overlay, sizeof overlay);
+    facts.vcpus = vcpus;
+    facts.memory_mb = memory_mb;
+    facts.by_hand = &hand;
+    if (qemu_args_build(&facts, &args, &e) < 0 || pipe2(result, O_CLOEXEC) < 0)
         die("arguments", &e);
     pid = fork();
     if (pid == 0)

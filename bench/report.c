@@ -48,6 +48,12 @@ void report_ratio(const char *name, struct samples *ours, struct samples *raw, d
     printf("    ratio %.3f (must be <= %.2f): %s\n", ratio, limit, ratio <= limit ? "ok" : "OVER");
 }
 
+void report_beside(const char *name, struct samples *ours, struct samples *raw)
+{
+    print_both(name, ours, raw);
+    printf("    ratio %.3f\n", ms(samples_percentile(ours, 50)) / ms(samples_percentile(raw, 50)));
+}
+
 void report_added(const char *name, struct samples *ours, struct samples *raw, double limit_ms)
 {
     double added = ms(samples_percentile(ours, 50) - samples_percentile(raw, 50));
