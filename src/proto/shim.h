@@ -181,6 +181,12 @@ enum {
     SHIM_HELLO_TAKEOVER = 2,
 };
 
+/* `flags` of SAVE. */
+enum {
+    SHIM_SAVE_WRITE_BACK =
+        1, /* the disk may begin at once: a sync follows. Costs the copying time */
+};
+
 enum shim_refusal {
     SHIM_REFUSAL_NONE,
     SHIM_REFUSAL_VERSION,    /* none in common, or not the connection's */

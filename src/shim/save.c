@@ -19,6 +19,7 @@
 #include "shim/save.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -29,7 +30,7 @@
 #include "shim/pages.h"
 #include "snap/checksum.h"
 
-enum { BUFFER_BYTES = 128 << 10, COMPARE_BYTES = 32 << 10 };
+enum { BUFFER_BYTES = 128 << 10, COMPARE_BYTES = 32 << 10, WRITE_BACK_BYTES = 2 << 20 };
 
 struct save {
     struct memory *m;
@@ -38,8 +39,9 @@ struct save {
     struct memory_map_writer map;
     struct checksum_writer sums;
     struct pages pages;
-    uint64_t blob_bytes; /* written */
-    size_t n_buffered;   /* to be written after them */
+    uint64_t blob_bytes;   /* written */
+    uint64_t written_back; /* of them, given to the disk */
+    size_t n_buffered;     /* to be written after them */
     struct memory_map_blob table[SHIM_BLOBS_MAX];
     uint32_t old[SHIM_BLOBS_MAX];     /* index of each in the source's table */
     uint32_t renamed[SHIM_BLOBS_MAX]; /* of the source's: index in the new table plus 1, or 0 */
@@ -124,6 +126,17 @@ static int inherit(struct save *s, uint64_t end, struct err *e)
     return 0;
 }
 
+/* In pieces that a disk likes. Whether it works is for the sync to say. */
+static void begin_write_back(struct save *s)
+{
+    uint64_t n = s->blob_bytes - s->written_back;
+    if (!s->params->write_back || n < WRITE_BACK_BYTES)
+        return;
+    (void)sync_file_range(
+        s->params->fds[0], (off_t)s->written_back, (off_t)n, SYNC_FILE_RANGE_WRITE);
+    s->written_back = s->blob_bytes;
+}
+
 static int flush(struct save *s, struct err *e)
 {
     size_t n = s->n_buffered;
@@ -134,6 +147,7 @@ static int flush(struct save *s, struct err *e)
         return err_wrap(e, "blob");
     s->blob_bytes += n;
     s->n_buffered = 0;
+    begin_write_back(s);
     return 0;
 }
 

@@ -9,6 +9,7 @@
 struct save_params {
     int *fds; /* blob, checksums, map: all taken */
     struct uuid blob;
+    bool write_back; /* the disk begins while memory is still being read */
     /* Called every few hundred KiB: true breaks the SAVE off with ERR_CANCELED. */
     bool (*should_stop)(void *arg);
     void *arg;

@@ -82,6 +82,7 @@ static struct sock_filter program[] = {
     ALLOW_REQUEST(UFFDIO_WAKE),
     ALLOW_REQUEST(PAGEMAP_SCAN_REQUEST),
     RETURN(SECCOMP_RET_KILL_PROCESS),
+    ALLOW(sync_file_range),
     ALLOW(pread64),
     ALLOW(pwrite64),
     ALLOW(munmap),

@@ -93,6 +93,7 @@ static void handle_save(struct server *s, struct conn *c)
     struct save_numbers n = {0};
     struct err e = {0};
     int rc;
+    params.write_back = (c->msg.flags & SHIM_SAVE_WRITE_BACK) != 0;
     memcpy(params.blob.bytes, c->msg.uuid, sizeof params.blob.bytes);
     if (c->n_fds != SAVE_FDS || uuid_is_none(&params.blob))
         rc = err_sys(&e, EINVAL, "SAVE needs %d descriptors and a name", SAVE_FDS);

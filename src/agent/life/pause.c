@@ -154,7 +154,7 @@ static int save_state(struct taking *t, struct err *e)
 
 static int save_memory(struct taking *t, struct err *e)
 {
-    struct vmm_save save = {.cancel_fd = t->cancel_fd};
+    struct vmm_save save = {.cancel_fd = t->cancel_fd, .write_back = !t->live};
     if (generation_draft_blob(t->draft, &t->memory, e) < 0 ||
         generation_draft_map(t->draft, &save.map_fd, e) < 0)
         return -1;

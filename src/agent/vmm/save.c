@@ -294,8 +294,13 @@ int vmm_save_memory(struct vmm *v, const struct vmm_save *save, struct vmm_saved
     enum err_kind why;
     struct shim_msg m;
     int rc;
-    if (check_version(v, e) < 0 ||
-        shim_send_fds(v->link, SHIM_MSG_SAVE, save->blob.bytes, fds, ARRAY_LEN(fds), e) < 0)
+    if (check_version(v, e) < 0 || shim_send_fds(v->link,
+                                       &(struct shim_request){.type = SHIM_MSG_SAVE,
+                                           .flags = save->write_back ? SHIM_SAVE_WRITE_BACK : 0,
+                                           .uuid = save->blob.bytes,
+                                           .fds = fds,
+                                           .n_fds = ARRAY_LEN(fds)},
+                                       e) < 0)
         return err_wrap(e, "save memory");
     why = await_reply(v, save->cancel_fd, deadline);
     rc = why == ERR_NONE ? take_reply(v, SHIM_MSG_SAVED, &m, deadline, e) : cancel(v, why, &m, e);
@@ -324,7 +329,9 @@ int vmm_save_commit(struct vmm *v, int64_t deadline, struct err *e)
 int vmm_save_hints(struct vmm *v, int fd, uint64_t *ret_pages, int64_t deadline, struct err *e)
 {
     struct shim_msg m;
-    if (check_version(v, e) < 0 || shim_send_fds(v->link, SHIM_MSG_HINTS, NULL, &fd, 1, e) < 0 ||
+    if (check_version(v, e) < 0 ||
+        shim_send_fds(v->link,
+            &(struct shim_request){.type = SHIM_MSG_HINTS, .fds = &fd, .n_fds = 1}, e) < 0 ||
         take_reply(v, SHIM_MSG_SAVED, &m, deadline, e) < 0)
         return err_wrap(e, "working set");
     *ret_pages = m.pages_stored;

@@ -83,17 +83,17 @@ int shim_send(int fd, unsigned version, enum shim_msg_type request, int64_t dead
     return io_write_full(fd, &m, shim_msg_bytes(version), deadline, e);
 }
 
-int shim_send_fds(int fd, enum shim_msg_type request, const unsigned char *uuid, const int *fds,
-    size_t n_fds, struct err *e)
+int shim_send_fds(int fd, const struct shim_request *r, struct err *e)
 {
     struct shim_msg m = {
         .magic = SHIM_MSG_MAGIC,
         .version = 3,
-        .type = (uint16_t)request,
+        .type = (uint16_t)r->type,
+        .flags = r->flags,
     };
-    if (uuid)
-        memcpy(m.uuid, uuid, sizeof m.uuid);
-    return sock_send_fds(fd, &m, shim_msg_bytes(3), fds, n_fds, e);
+    if (r->uuid)
+        memcpy(m.uuid, r->uuid, sizeof m.uuid);
+    return sock_send_fds(fd, &m, shim_msg_bytes(3), r->fds, r->n_fds, e);
 }
 
 int shim_send_hello(int fd, uint32_t flags, int64_t deadline, struct err *e)

@@ -18,9 +18,15 @@ int shim_peek(int fd, struct shim_msg *ret, struct err *e);
 /* Sends a request other than HELLO in the version that the connection has. */
 int shim_send(
     int fd, unsigned version, enum shim_msg_type request, int64_t deadline, struct err *e);
-/* Sends a request of version 3 that carries descriptors and the name of a blob (NULL: none). */
-int shim_send_fds(int fd, enum shim_msg_type request, const unsigned char *uuid, const int *fds,
-    size_t n_fds, struct err *e);
+struct shim_request {
+    enum shim_msg_type type;
+    uint32_t flags;
+    const unsigned char *uuid; /* names a blob, NULL: none */
+    const int *fds;
+    size_t n_fds;
+};
+/* Sends a request of version 3 that carries descriptors. */
+int shim_send_fds(int fd, const struct shim_request *r, struct err *e);
 /* Sends HELLO with those flags of SHIM_HELLO_, for all versions that we know. */
 int shim_send_hello(int fd, uint32_t flags, int64_t deadline, struct err *e);
 

@@ -141,7 +141,9 @@ struct vmm_save {
     int blob_fd;      /* empty files, open for reading and writing */
     int sums_fd;
     int map_fd;
-    int cancel_fd; /* becoming readable breaks it off with ERR_CANCELED; -1: nothing does */
+    bool
+        write_back; /* the disk may begin at once: a sync follows, and nobody waits for the vCPUs */
+    int cancel_fd;  /* becoming readable breaks it off with ERR_CANCELED; -1: nothing does */
 };
 struct vmm_saved {
     uint64_t pages_stored, pages_zero, pages_referred;
