@@ -226,7 +226,7 @@ static int decode(
     const char *folder, const struct json_value *v, struct kept_set *set, struct err *e)
 {
     const struct json_value *files = json_get(v, "files");
-    int64_t format;
+    int64_t format = 0;
     if (read_int(v, "format", &format, e) < 0)
         return -1;
     if (format != FORMAT)

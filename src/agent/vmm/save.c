@@ -188,7 +188,7 @@ static int add_fd(struct vmm *v, int fd, long long *ret_set, int64_t deadline, s
 static int swap_overlay(struct vmm *v, int overlay_fd, int64_t deadline, struct err *e)
 {
     long long n = clock_mono_us();
-    long long set;
+    long long set = 0;
     char file[256];
     char node[256];
     char graph[160];
