@@ -466,7 +466,9 @@ int pause_undo(struct sandbox *s, struct err *e)
     bool gone;
     if (overlays_settle(s, e) < 0 || go_on(s, &gone, e) < 0)
         return -1;
-    (void)sandbox_event(s, EVENT_PAUSE_CANCELED, NULL, &actions);
+    if (sandbox_event(s, EVENT_PAUSE_CANCELED, NULL, &actions) && actions.write_journal &&
+        sandbox_journal(s, e) < 0)
+        return -1;
     return sandbox_note(s, e);
 }
 

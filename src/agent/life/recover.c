@@ -51,6 +51,7 @@ enum recovery recover_decide(
 struct found {
     struct sandbox *s;
     enum recovery what;
+    bool unsaid; /* others may have seen newer revisions than the journal's */
 };
 
 struct recovery_list {
@@ -63,7 +64,7 @@ struct recovery_list {
     size_t n_slots;
 };
 
-static int list_add(struct recovery_list *r, struct sandbox *s, enum recovery what, struct err *e)
+static int list_add(struct recovery_list *r, const struct found *f, struct err *e)
 {
     if (r->n == r->cap) {
         size_t cap = r->cap ? r->cap * 2 : 64;
@@ -73,12 +74,13 @@ static int list_add(struct recovery_list *r, struct sandbox *s, enum recovery wh
         r->items = items;
         r->cap = cap;
     }
-    r->items[r->n++] = (struct found){s, what};
+    r->items[r->n++] = *f;
     return 0;
 }
 
-/* Reads both journals of the sandbox; sets its entry to the newer of what they say. */
-static enum recovery read_one(struct sandbox *s)
+/* Reads both journals of the sandbox; sets its entry to the newer of what they say. One that sleeps
+ * has a run file only while it is being woken, or while what it had is being given back. */
+static struct found read_one(struct sandbox *s)
 {
     char name[RUN_FILE_NAME_MAX];
     struct journal_entry state;
@@ -105,12 +107,13 @@ static enum recovery read_one(struct sandbox *s)
         s->entry = state;
     if (what == RECOVER_ADOPT)
         s->slot.index = (unsigned)run.slot;
-    return what;
+    return (struct found){s, what, .unsaid = has_run && what == RECOVER_KEEP};
 }
 
 static int read_folder(struct recovery_list *r, const struct sandbox_id *id, struct err *e)
 {
     struct sandbox *s = sandbox_new(r->life, id);
+    struct found f;
     if (!s)
         return err_set(e, ERR_NOMEM, "out of memory");
     s->dir_fd = openat(r->life->host.sandboxes_fd, id->text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -119,7 +122,8 @@ static int read_folder(struct recovery_list *r, const struct sandbox_id *id, str
         sandbox_unref(s);
         return -1;
     }
-    return list_add(r, s, read_one(s), e);
+    f = read_one(s);
+    return list_add(r, &f, e);
 }
 
 /* Calls `each` with every name in a folder. */
@@ -244,14 +248,12 @@ static int pin_text(struct life *l, struct slice text, struct err *e)
 }
 
 /* What it sleeps in, or runs from. One that is not there leaves the sandbox as it is, for a person
- * to look at. */
+ * to look at; above all, it is not forgotten that there should be one. */
 static void pin(struct sandbox *s)
 {
     struct err e = {0};
-    if (pin_text(s->life, slice_cstr(s->entry.generation), &e) < 0) {
+    if (pin_text(s->life, slice_cstr(s->entry.generation), &e) < 0)
         log_err("sandbox without its generation id=%s: %s", s->entry.id.text, e.msg);
-        s->entry.generation[0] = '\0';
-    }
     for (const char *p = s->entry.live; strlen(p) > UUID_TEXT; p += UUID_TEXT + 1)
         if (pin_text(s->life, slice_of(p, UUID_TEXT), &e) < 0)
             log_err("a live snapshot is gone id=%s: %s", s->entry.id.text, e.msg);
@@ -325,6 +327,12 @@ static int keep(struct sandbox *s, struct err *e)
     return -1;
 }
 
+static int keep_unsaid(struct sandbox *s, struct err *e)
+{
+    s->entry.state.revision += MACHINE_UNJOURNALLED_MAX;
+    return sandbox_journal(s, e) < 0 ? -1 : keep(s, e);
+}
+
 /* Its VM is gone, or goes now; its files stay. */
 static int stop(struct sandbox *s, struct err *e)
 {
@@ -342,6 +350,7 @@ static int take_back(struct sandbox *s, struct err *e)
 {
     struct machine_actions actions;
     s->entry.state.status = SANDBOX_RESUMING;
+    s->entry.state.revision += MACHINE_UNJOURNALLED_MAX;
     (void)sandbox_event(
         s, EVENT_RESUME_FAILED, "the agent ended while it was being resumed", &actions);
     log_warn("taking back an unfinished resume id=%s", s->entry.id.text);
@@ -373,7 +382,7 @@ static int settle(struct found *f, struct err *e)
     case RECOVER_STOP:
         return stop(s, e);
     case RECOVER_KEEP:
-        return keep(s, e);
+        return f->unsaid ? keep_unsaid(s, e) : keep(s, e);
     case RECOVER_BACK:
         return take_back(s, e);
     case RECOVER_DAMAGED:

@@ -191,7 +191,7 @@ static void resume_failed(
     (void)sandbox_event(s, EVENT_RESUME_FAILED, why->msg, &actions);
     if (sandbox_journal(s, &e) < 0)
         log_err("journal after a resume that failed: %s", e.msg);
-    if (resources_release(s, &e) < 0)
+    if (resources_release(s, &e) < 0 || sandbox_unnote(s, &e) < 0)
         log_err("release after a resume that failed: %s", e.msg);
     else if (overlays_put_back(s, &e) < 0)
         log_err("the disk from before a restore that failed: %s", e.msg);
@@ -259,6 +259,9 @@ static int resume_locked(
     s->operation = "resume";
     s->phases = phases;
     set_resume(s, r);
+    /* That a new revision may have been seen must not be forgotten with this agent. */
+    if (sandbox_note(s, e) < 0)
+        log_err("cannot note that a sandbox is being woken: %s", e->msg);
     (void)sandbox_event(
         s, s->entry.state.status == SANDBOX_PAUSED ? EVENT_RESUME : EVENT_RESTORE, NULL, &actions);
     if (wake(s, keep, phases, e) < 0) {

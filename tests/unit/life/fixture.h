@@ -44,6 +44,7 @@ void leave_life(struct fixture *f);
 /* fsyncs of files and folders of sandboxes, and of everything in the data folder, so far. */
 extern int sandbox_syncs;
 extern int data_syncs;
+extern bool no_fsync; /* only counts, in a folder in memory: faster, where no real power is cut */
 
 /* Called by the thread that reaches a crash point; NULL: nobody is. */
 extern void (*on_crash_point)(const char *operation, const char *step);

@@ -187,6 +187,59 @@ static void folder_without_journal_goes_damaged_one_stays(void **state)
     assert_false(has_folder(f, &damaged));
 }
 
+static void remove_generation(struct fixture *f, const char *text)
+{
+    char path[256];
+    struct err e = {0};
+    (void)snprintf(path, sizeof path, "%s/generations/%s", f->dir, text);
+    assert_int_equal(io_remove_tree(AT_FDCWD, path, &e), 0);
+}
+
+/* Never booted afresh in its stead: that would look as if all had been well. */
+static void sandbox_whose_generation_is_gone_sleeps_on(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_id id = create_ok(f);
+    const struct life_resume r = resume_request(&id);
+    struct life_info paused = pause_ok(f, &id);
+    leave_life(f);
+    remove_generation(f, paused.entry.generation);
+    for (int i = 0; i < 2; i++) {
+        open_life(f);
+        assert_state(f, &id, SANDBOX_PAUSED, REASON_REQUESTED);
+        assert_string_equal(look(f, &id).info.entry.generation, paused.entry.generation);
+        assert_int_equal(resume_kind(f, &r), ERR_INTERNAL);
+        assert_state(f, &id, SANDBOX_PAUSED, REASON_REQUESTED);
+        assert_int_equal(fakes.boots_ever, 1);
+        if (i == 0)
+            leave_life(f);
+    }
+    destroy_ok(f, &id);
+    assert_nothing_left(f, &id);
+}
+
+/* A template that cannot be read may need anything: nothing is collected. */
+static void damaged_template_collects_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_id id = create_ok(f);
+    struct snapshot s = snapshot_ok(f, &id);
+    char name[64];
+    char path[256];
+    (void)snprintf(name, sizeof name, "templates/%s.json", s.id.text);
+    destroy_ok(f, &id);
+    leave_life(f);
+    write_text(f->dir, name, "{}");
+    open_life(f);
+    assert_int_equal(count_files(f, "generations"), 1);
+    assert_int_equal(count_files(f, "blobs"), 6);
+    leave_life(f);
+    (void)snprintf(path, sizeof path, "%s/%s", f->dir, name);
+    assert_int_equal(unlink(path), 0);
+    open_life(f);
+    assert_nothing_left(f, &id);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +251,8 @@ int main(void)
         LIFE_TEST(empty_data_folder_takes_another_instance),
         cmocka_unit_test(recovery_is_decided_by_evidence),
         LIFE_TEST(folder_without_journal_goes_damaged_one_stays),
+        LIFE_TEST(sandbox_whose_generation_is_gone_sleeps_on),
+        LIFE_TEST(damaged_template_collects_nothing),
     };
     return cmocka_run_group_tests_name("life/recover", tests, NULL, NULL);
 }
