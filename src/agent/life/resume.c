@@ -253,6 +253,7 @@ static int resume_locked(
     keep = keeps_disk(s, r);
     if (open_source(s, r, e) < 0 || prepare_disk(s, keep, e) < 0) {
         source_close(s);
+        log_err("cannot resume: %s", e->msg);
         return resume_error(s, e);
     }
     phases_end(phases, "open");
