@@ -32,6 +32,8 @@ disk_size=8G
 mapfile -t tests < <(sed -n 's/^test //p' "$build/tests/lab/programs")
 mapfile -t ours < <(sed -n 's/^program //p' "$build/tests/lab/programs")
 theirs=(/usr/bin/qemu-system-x86_64 /usr/bin/setpriv /usr/sbin/nft /usr/sbin/ip /usr/sbin/dmsetup)
+# Found by name, so ldd does not say them.
+modules=(/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so)
 firmware=(/usr/share/qemu/{qboot.rom,pvh.bin,linuxboot_dma.bin,kvmvapic.bin})
 # Of the kernel's tree; all else a machine like this never loads.
 module_folders=(arch crypto lib net virt drivers/block drivers/md drivers/virtio)
@@ -123,10 +125,21 @@ lab_name() {
     echo "${base#test_}"
 }
 
+# add_data: kernel and image, under the names that they have in an installation.
+add_data() {
+    local image
+    image=$(basename "$(readlink -f "$data/images/minimal")")
+    mkdir -p "$tree/data/kernels/$kernel" "$tree/data/images/$image"
+    cp "$data"/kernels/current/{vmlinux,initrd} "$tree/data/kernels/$kernel/"
+    cp --sparse=always "$data"/images/minimal/{rootfs.img,manifest.json} "$tree/data/images/$image/"
+    ln -s "$kernel" "$tree/data/kernels/current"
+    ln -s "$image" "$tree/data/images/minimal"
+}
+
 make_disk() {
     local file
     make_folders
-    add_program "${theirs[@]}" "${ours[@]}" "${tests[@]}"
+    add_program "${theirs[@]}" "${modules[@]}" "${ours[@]}" "${tests[@]}"
     add "${firmware[@]}"
     add_busybox
     cp -R "$out/modules/lib/modules" "$tree/lib/"
@@ -136,10 +149,7 @@ make_disk() {
     [ ! -e "$build/src/cli/torpor" ] || ln -s "$build/src/cli/torpor" "$tree/lab/torpor"
     install -m 0755 "$here/test_machine.sh" "$tree/lab/machine"
     install -m 0755 "$here/init.sh" "$tree/usr/sbin/lab-init"
-    mkdir -p "$tree/data/kernels/current" "$tree/data/images/minimal-image"
-    cp "$data"/kernels/current/{vmlinux,initrd} "$tree/data/kernels/current/"
-    cp --sparse=always "$data"/images/minimal/{rootfs.img,manifest.json} "$tree/data/images/minimal-image/"
-    ln -s minimal-image "$tree/data/images/minimal"
+    add_data
     truncate -s "$disk_size" "$work/lab.img"
     mke2fs -q -F -t ext4 -L lab -O ^has_journal -E root_owner=0:0,assume_storage_prezeroed=1 \
         -d "$tree" "$work/lab.img"
@@ -174,7 +184,7 @@ END
 # the programs' packages.
 input_files() {
     printf '%s\n' "$here"/{build,init,test_machine}.sh "$build/tests/lab/programs" "${ours[@]}" "${tests[@]}" \
-        "${theirs[@]}" "$data"/kernels/current/{vmlinux,initrd} "$data/images/minimal/rootfs.img" \
+        "${theirs[@]}" "${modules[@]}" "$data"/kernels/current/{vmlinux,initrd} "$data/images/minimal/rootfs.img" \
         "$(command -v busybox)"
 }
 

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Runs inside the lab: agent and control plane on a machine with KVM, through the public API. That
- * the agent chose KVM by itself is part of it.
+ * the agent chose KVM by itself is part of it. The kernel here has neither PAGEMAP_SCAN nor
+ * WP_ASYNC, so written pages are found in the old ways without being told.
+ *
+ * A boot takes ten seconds here: all tests are about one sandbox, which goes through both ways of
+ * memory coming back.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -17,10 +22,20 @@
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/io.h"
-#include "e2e/stack.h"
+#include "e2e/sleep.h"
 
-enum { LOG_BYTES_MAX = 16 << 20, CMDLINE_BYTES_MAX = 64 * 1024 };
+enum {
+    LOG_BYTES_MAX = 16 << 20,
+    PROC_BYTES_MAX = 1 << 20,
+    HOLD_MIB = 16,
+    /* Long enough to be missed by a clock that stood still. */
+    ASLEEP_MS = 1500,
+    /* How far the guest's clock may be off: it is set to the time that a call said, and its kernel
+     * runs nested in an emulated machine. */
+    CLOCK_MS = 500,
+};
 
 static struct stack stack;
 static char id[32];
@@ -61,25 +76,26 @@ static void creates(void **state)
     create_sandbox(&stack, "{\"memory_mb\":256}", id);
 }
 
-/* The command line of the sandbox's VMM, arguments separated by blanks. */
-static void vmm_command(struct buf *ret)
+/* A file of the VMM below /proc. NULs become blanks. */
+static void read_vmm(const char *sandbox, const char *name, struct buf *ret)
 {
     char path[64];
     struct err e = {0};
-    pid_t pid = find_vmm(id);
+    pid_t pid = find_vmm(sandbox);
     assert_true(pid > 0);
-    (void)snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+    (void)snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
     if (io_read_file(AT_FDCWD, path, ret, &e) < 0)
         fail_msg("%s", e.msg);
-    for (size_t i = 0; i + 1 < ret->len; i++)
+    for (size_t i = 0; i < ret->len; i++)
         if (ret->p[i] == '\0')
             ret->p[i] = ' ';
+    buf_append_char(ret, '\0');
 }
 
 static void kvm_was_chosen(void **state)
 {
-    AUTO_BUF struct buf command = BUF_INIT(CMDLINE_BYTES_MAX);
-    vmm_command(&command);
+    AUTO_BUF struct buf command = BUF_INIT(PROC_BYTES_MAX);
+    read_vmm(id, "cmdline", &command);
     if (!strstr(command.p, " -accel kvm "))
         fail_msg("%s", command.p);
 }
@@ -94,12 +110,17 @@ static void exec_runs(const char *script, const char *expected)
         fail_msg("%s: %.*s", script, (int)r.body.len, r.body.p);
 }
 
+/* KVM says who it is; a guest of TCG has the flag too, but no such clock. */
+static void has_kvm_clock(void)
+{
+    exec_runs(
+        "cat /sys/devices/system/clocksource/clocksource0/current_clocksource", "kvm-clock\n");
+}
+
 static void executes(void **state)
 {
     exec_runs("echo $((6*7))", "42\n");
-    /* KVM says who it is; a guest of TCG has the flag too, but no such clock. */
-    exec_runs(
-        "cat /sys/devices/system/clocksource/clocksource0/current_clocksource", "kvm-clock\n");
+    has_kvm_clock();
 }
 
 static void keeps_files(void **state)
@@ -115,6 +136,159 @@ static void keeps_files(void **state)
     assert_int_equal(r.status, 200);
     assert_int_equal(r.body.len, content.len);
     assert_memory_equal(r.body.p, content.p, content.len);
+}
+
+/* --- sleep and wake --- */
+
+/* What the guest's memory holds, and a live snapshot held, as guest-hold says it. */
+static char now[HOLD_LINE];
+
+static void tell(const char *format, unsigned a, unsigned b)
+{
+    char command[64];
+    char answer[HOLD_LINE];
+    (void)snprintf(command, sizeof command, format, a, b);
+    hold(&stack, id, command, answer);
+    assert_string_equal(answer, "done");
+}
+
+/* Writes some pages, empties some in both ways: others each time, and some again. */
+static void change_some(void)
+{
+    static unsigned round;
+    round++;
+    tell("change %u 1 5", round + 1, 0);
+    tell("zero %u 11", round, 0);
+    tell("drop %u 13", round + 3, 0);
+    hold_check(&stack, id, now);
+}
+
+/* Whether its VMM's memory is mapped from blobs, or served by faults. */
+static void comes_back_as(const char *sandbox, const char *memory)
+{
+    AUTO_BUF struct buf maps = BUF_INIT(PROC_BYTES_MAX);
+    read_vmm(sandbox, "maps", &maps);
+    assert_int_equal(strstr(maps.p, "/blobs/") != NULL, strcmp(memory, "file") == 0);
+}
+
+/* The guest's clock is right; returns how often its timer has come, and how much was missed. */
+static unsigned long clock_is_right(unsigned long *ret_gap_ms)
+{
+    char answer[HOLD_LINE];
+    unsigned long ticks;
+    long long guest_ms;
+    long long before_ms = clock_real_ms();
+    hold(&stack, id, "clock", answer);
+    assert_int_equal(sscanf(answer, "%lld %lu %lu", &guest_ms, &ticks, ret_gap_ms), 3);
+    assert_in_range(guest_ms, before_ms - CLOCK_MS, clock_real_ms() + CLOCK_MS);
+    return ticks;
+}
+
+/* Sleeps, wakes in that way, and goes on. For the guest's timers no time has passed. */
+static void sleeps(const char *memory)
+{
+    unsigned long gap_ms;
+    unsigned long ticks = clock_is_right(&gap_ms);
+    pause_sandbox(&stack, id);
+    assert_int_equal(find_vmm(id), 0);
+    if (!stack.memory || strcmp(stack.memory, memory) != 0) {
+        stack.memory = memory;
+        restart_agent(&stack);
+    }
+    stays(&stack, id, "paused", ASLEEP_MS);
+    resume_sandbox(&stack, id);
+    comes_back_as(id, memory);
+    assert_true(clock_is_right(&gap_ms) > ticks);
+    assert_true(gap_ms < ASLEEP_MS);
+    hold_is(&stack, id, now);
+    has_kvm_clock();
+}
+
+/* A live snapshot between two changes: the sandbox has both, its spawn the first. */
+static void is_spawned_from(const char *name)
+{
+    char then[HOLD_LINE];
+    char spawn[32];
+    change_some();
+    memcpy(then, now, sizeof then);
+    make_snapshot(&stack, id, name, "");
+    change_some();
+    spawn_from(&stack, name, spawn);
+    comes_back_as(spawn, stack.memory);
+    hold_is(&stack, spawn, then);
+    delete_sandbox(&stack, spawn);
+    delete_snapshot(&stack, name);
+    hold_is(&stack, id, now);
+}
+
+static void sleeps_mapped(void **state)
+{
+    hold_start(&stack, id, HOLD_MIB);
+    tell("fill %u", 1, 0);
+    change_some();
+    sleeps("file");
+}
+
+static void is_spawned_from_mapped(void **state)
+{
+    is_spawned_from("mapped");
+}
+
+static void sleeps_by_faults(void **state)
+{
+    sleeps("uffd");
+}
+
+static void is_spawned_from_by_faults(void **state)
+{
+    is_spawned_from("by-faults");
+}
+
+/* With the working set of the resume before. */
+static void sleeps_once_more(void **state)
+{
+    sleeps("uffd");
+}
+
+/* The first manifest in the data folder; the sandbox has one. */
+static void read_manifest(struct buf *ret)
+{
+    struct err e = {0};
+    char path[512];
+    const struct dirent *ent;
+    DIR *d;
+    (void)snprintf(path, sizeof path, "%s/generations", stack.dir);
+    d = opendir(path);
+    assert_non_null(d);
+    while ((ent = readdir(d)) && ret->len == 0) {
+        (void)snprintf(
+            path, sizeof path, "%s/generations/%s/manifest.json", stack.dir, ent->d_name);
+        if (ent->d_name[0] != '.' && io_read_file(AT_FDCWD, path, ret, &e) < 0)
+            fail_msg("%s", e.msg);
+    }
+    (void)closedir(d);
+}
+
+/* The host's flags, all of them, so that a host without one can refuse. */
+static void facts_are_recorded(void **state)
+{
+    AUTO_BUF struct buf cpuinfo = BUF_INIT(PROC_BYTES_MAX);
+    AUTO_REPLY struct reply manifest = {.body = BUF_INIT(PROC_BYTES_MAX)};
+    struct err e = {0};
+    char *flags;
+    assert_int_equal(io_read_file(AT_FDCWD, "/proc/cpuinfo", &cpuinfo, &e), 0);
+    buf_append_char(&cpuinfo, '\0');
+    flags = strstr(cpuinfo.p, "\nflags");
+    assert_non_null(flags);
+    flags = strchr(flags, ':') + 2;
+    flags[strcspn(flags, "\n")] = '\0';
+    read_manifest(&manifest.body);
+    arena_init(&manifest.arena, PROC_BYTES_MAX);
+    assert_int_equal(json_parse(buf_slice(&manifest.body), &manifest.arena, &manifest.json, &e), 0);
+    assert_string_equal(reply_text(&manifest, "machine.accel"), "kvm");
+    assert_string_equal(reply_text(&manifest, "machine.cpu"), "host");
+    assert_string_equal(reply_text(&manifest, "machine.cpu_flags"), flags);
+    assert_non_null(strstr(flags, " svm "));
 }
 
 static void leaves_nothing(void **state)
@@ -136,6 +310,12 @@ int main(void)
         cmocka_unit_test(kvm_was_chosen),
         cmocka_unit_test(executes),
         cmocka_unit_test(keeps_files),
+        cmocka_unit_test(sleeps_mapped),
+        cmocka_unit_test(is_spawned_from_mapped),
+        cmocka_unit_test(facts_are_recorded),
+        cmocka_unit_test(sleeps_by_faults),
+        cmocka_unit_test(is_spawned_from_by_faults),
+        cmocka_unit_test(sleeps_once_more),
         cmocka_unit_test(leaves_nothing),
     };
     return cmocka_run_group_tests_name("lab/kvm", tests, setup, teardown);
