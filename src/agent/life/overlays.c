@@ -7,7 +7,7 @@
  * Theory of operation: a freeze makes the new overlay aside (disk.next.qcow2), lets the VM go on in
  * it, and only then renames: disk.qcow2 becomes the next layer, the new one disk.qcow2. Wherever
  * the agent ends in between, renaming both later is right: an overlay that the VM was not switched
- * to is empty, and an empty one on top changes nothing.
+ * to is empty, and an empty one on top changes nothing. So too when the VMM says that it failed.
  *
  * A restore from an older generation puts all of them aside, into before-restore.new. When it works
  * that becomes before-restore; when it does not, now or because the agent ended, they are put back:
@@ -26,6 +26,7 @@
 #include "base/io.h"
 
 static const char next_name[] = "disk.next.qcow2";
+static const char making_name[] = "disk.making.qcow2";
 static const char aside_name[] = "before-restore";
 static const char aside_new_name[] = "before-restore.new";
 
@@ -73,6 +74,8 @@ static int remove_one(struct sandbox *s, const char *name, struct err *e)
 
 int overlays_remove(struct sandbox *s, struct err *e)
 {
+    if (disk_overlay_remove(s->dir_fd, making_name, e) < 0)
+        return -1;
     return each_overlay(s, remove_one, e);
 }
 
@@ -161,16 +164,27 @@ int overlays_settle(struct sandbox *s, struct err *e)
     return exists(s->dir_fd, next_name) ? take_next(s, e) : 0;
 }
 
+/* Under its name once it is whole, so that a settling never takes half of one. */
+static int make_next(struct sandbox *s, struct err *e)
+{
+    if (disk_overlay_remove(s->dir_fd, making_name, e) < 0 ||
+        disk_overlay_create(s->dir_fd, making_name, s->template.size_bytes, s->slot.uid, e) < 0)
+        return -1;
+    return rename_in(s, making_name, next_name, e);
+}
+
 int overlays_freeze(struct sandbox *s, int64_t deadline, struct err *e)
 {
+    struct err settle = {0};
     AUTO_CLOSE int fd = -1;
-    if (disk_overlay_remove(s->dir_fd, next_name, e) < 0 ||
-        disk_overlay_create(s->dir_fd, next_name, s->template.size_bytes, s->slot.uid, e) < 0)
+    if (overlays_settle(s, e) < 0 || make_next(s, e) < 0)
         return -1;
     fd = openat(s->dir_fd, next_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return err_sys(e, errno, "open the new overlay");
-    if (vmm_swap_overlay(s->vmm, fd, deadline, e) < 0)
-        return -1;
-    return take_next(s, e);
+    if (vmm_swap_overlay(s->vmm, fd, deadline, e) == 0)
+        return take_next(s, e);
+    if (take_next(s, &settle) < 0) /* whether it was switched or not */
+        (void)err_join(e, &settle);
+    return -1;
 }

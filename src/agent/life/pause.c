@@ -127,9 +127,12 @@ static void fill_manifest(struct taking *t)
 static int add_layers(struct taking *t, struct err *e)
 {
     struct sandbox *s = t->s;
-    unsigned own = overlay_layers_count(s);
     char name[OVERLAY_NAME_MAX];
     struct uuid ignored;
+    unsigned own;
+    if (overlays_settle(s, e) < 0)
+        return -1;
+    own = overlay_layers_count(s);
     for (size_t i = 0; s->source && i < s->source->n_layers; i++)
         if (generation_draft_add_layer(t->draft, &s->source->layers[i], e) < 0)
             return -1;
@@ -491,6 +494,15 @@ static void keep_live(struct taking *t)
         log_warn("the next snapshot will store everything again: %s", e.msg);
 }
 
+/* The layer that this snapshot freezes must leave room for the one of the next pause, and a sandbox
+ * that is spawned from it must be able to sleep too. */
+static bool has_room_for_layer(const struct sandbox *s)
+{
+    size_t own = overlay_layers_count(s);
+    size_t below = s->source ? s->source->n_layers : 0;
+    return own < OVERLAY_LAYERS_MAX && below + own + 1 < GENERATION_LAYERS_MAX;
+}
+
 int pause_snapshot(
     struct sandbox *s, struct uuid *ret_generation, struct phases *phases, struct err *e)
 {
@@ -499,10 +511,10 @@ int pause_snapshot(
     struct err on = {0};
     bool gone = false;
     int rc = 0;
-    if (overlay_layers_count(s) >= OVERLAY_LAYERS_MAX)
+    if (!has_room_for_layer(s))
         return err_set(e, ERR_BAD_STATE,
-            "%d snapshots were made of this sandbox since it woke: pause and resume it first",
-            OVERLAY_LAYERS_MAX);
+            "too many snapshots were made of this sandbox since it woke: pause and resume it "
+            "first");
     monitor_forget(s); /* its link carries replies now */
     rc = take_machine(&t, e);
     memcpy(secret, s->entry.secret, sizeof secret);

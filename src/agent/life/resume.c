@@ -133,6 +133,22 @@ static int prepare_disk(struct sandbox *s, bool keep, struct err *e)
     return keep ? overlays_settle(s, e) : overlays_put_aside(s, e);
 }
 
+/* With all the layers that there may be it could never sleep again: they are merged first. Usually
+ * that was done while it slept. */
+static int open_with_room(struct sandbox *s, struct err *e)
+{
+    struct err tidy = {0};
+    bool did = false;
+    if (source_open(s, e) < 0)
+        return -1;
+    if (s->source->n_layers < GENERATION_LAYERS_MAX ||
+        generation_pins(s->life->generations, &s->source->manifest.id) != 1)
+        return 0;
+    if (generation_tidy(s->life->generations, &s->source->manifest.id, &did, &tidy) < 0)
+        log_warn("a generation is not merged: %s", tidy.msg);
+    return did ? source_open(s, e) : 0;
+}
+
 /* What must be known before anything is touched. */
 static int open_source(struct sandbox *s, const struct life_resume *r, struct err *e)
 {
@@ -141,7 +157,7 @@ static int open_source(struct sandbox *s, const struct life_resume *r, struct er
         return -1;
     if (!s->entry.generation[0])
         return host_image_find(&s->life->host, s->entry.image_digest, &s->template, e);
-    if (source_open(s, e) < 0)
+    if (open_with_room(s, e) < 0)
         return -1;
     if (r->disk_only)
         return 0;
@@ -295,6 +311,17 @@ int life_resume(struct life *l, const struct life_resume *r, struct life_info *r
 
 /* --- snapshots --- */
 
+/* A template's generation is never merged, and what is spawned from it adds a layer. */
+static int pin_merged(struct life *l, const struct uuid *id, struct err *e)
+{
+    struct err tidy = {0};
+    bool ignored;
+    if (generation_pins(l->generations, id) == 1 &&
+        generation_tidy(l->generations, id, &ignored, &tidy) < 0)
+        log_warn("a generation is not merged: %s", tidy.msg);
+    return generation_pin(l->generations, id, e);
+}
+
 /* A pinned generation to make a template of. */
 static int snapshot_generation(
     struct sandbox *s, struct uuid *ret, struct phases *phases, struct err *e)
@@ -306,7 +333,7 @@ static int snapshot_generation(
     case SANDBOX_PAUSED:
         if (!uuid_parse(slice_cstr(s->entry.generation), ret))
             return err_set(e, ERR_INTERNAL, "the sandbox's generation is damaged");
-        return generation_pin(s->life->generations, ret, e);
+        return pin_merged(s->life, ret, e);
     default:
         return sandbox_bad_state(s->entry.state.status, "running or paused", e);
     }

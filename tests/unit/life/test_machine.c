@@ -102,6 +102,31 @@ static void transitions_keep_their_promises(void **state)
             /* Files only go because of a DELETE, or of a create nobody was told of. */
             if (a.remove_files)
                 assert_true(event == EVENT_DESTROY || event == EVENT_CREATE_FAILED);
+            if (!changed)
+                continue;
+            /* A sandbox sleeps only because it was told to, and its generation is durable. */
+            if (s.status == SANDBOX_PAUSED)
+                assert_true((event == EVENT_PAUSED && status == SANDBOX_PAUSING) ||
+                            (event == EVENT_RESUME_FAILED && status == SANDBOX_RESUMING));
+            if (s.status == SANDBOX_PAUSING)
+                assert_true(
+                    status == SANDBOX_RUNNING && (event == EVENT_PAUSE || event == EVENT_IDLE));
+            if (s.status == SANDBOX_RESUMING)
+                assert_true((event == EVENT_RESUME && status == SANDBOX_PAUSED) ||
+                            (event == EVENT_RESTORE && status == SANDBOX_STOPPED));
+            /* What ends in `running` was alive, or has just been brought to life. */
+            if (s.status == SANDBOX_RUNNING)
+                assert_true(status == SANDBOX_PENDING || status == SANDBOX_PAUSING ||
+                            status == SANDBOX_RESUMING);
+            /* The host's resources go exactly when no VM is left; but for a pending one, which an
+             * agent that starts finds without. */
+            if (event != EVENT_AGENT_STARTED)
+                assert_int_equal(a.release_host, s.status == SANDBOX_PAUSED ||
+                                                     s.status == SANDBOX_STOPPED ||
+                                                     s.status == SANDBOX_ERROR);
+            /* What is neither running nor on its way is durable before the host's resources go. */
+            if (a.release_host && !a.forget)
+                assert_true(a.write_journal);
             /* What is forgotten leaves nothing. */
             if (a.forget)
                 assert_true(a.remove_files && a.release_host);
@@ -145,6 +170,40 @@ static void restart_stops_what_ran_and_leaves_the_rest(void **state)
     assert_false(machine_next(&ended, EVENT_AGENT_STARTED, &a));
 }
 
+/* What a run of events can add to the revision that is in state.json: a create and a resume journal
+ * while they are under way, everything else when the machine says so. */
+static int most_unjournalled(struct machine_state s, int unjournalled, int depth)
+{
+    int most = unjournalled;
+    for (int event = 0; depth > 0 && event < MACHINE_EVENT_COUNT; event++) {
+        struct machine_state next = s;
+        struct machine_actions a;
+        int n;
+        if (event == EVENT_AGENT_STARTED || event == EVENT_DESTROY ||
+            !machine_next(&next, (enum machine_event)event, &a) || a.forget)
+            continue;
+        /* Seen before it is journalled. */
+        n = unjournalled + (int)(next.revision - s.revision);
+        most = n > most ? n : most;
+        if (a.write_journal || event == EVENT_RESUME || event == EVENT_RESTORE)
+            n = 0;
+        n = most_unjournalled(next, n, depth - 1);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+static void revisions_outlive_a_power_cut(void **state)
+{
+    struct machine_state born = {.status = SANDBOX_PENDING, .revision = 1};
+    struct machine_state found = {.status = SANDBOX_RUNNING, .revision = 10};
+    struct machine_actions a;
+    int most = most_unjournalled(born, 0, 10);
+    assert_in_range(most, 1, MACHINE_UNJOURNALLED_MAX);
+    assert_true(machine_next(&found, EVENT_AGENT_STARTED, &a));
+    assert_true(found.revision > 10 + (uint64_t)most);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -156,6 +215,7 @@ int main(void)
         cmocka_unit_test(destroy_works_in_every_state),
         cmocka_unit_test(exit_of_a_vm_stops_and_keeps_files),
         cmocka_unit_test(restart_stops_what_ran_and_leaves_the_rest),
+        cmocka_unit_test(revisions_outlive_a_power_cut),
     };
     return cmocka_run_group_tests_name("life/machine", tests, NULL, NULL);
 }
