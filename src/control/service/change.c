@@ -145,13 +145,11 @@ int service_ping(
     struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e)
 {
     CLEANUP(arena_done) struct arena arena = {0};
-    struct sandbox_row row;
     struct agent_ping_request req = {.sandbox_id = slice_cstr(id->text)};
     struct agent_ping_response resp = {0};
     arena_init(&arena, ROW_ARENA_BYTES);
-    if (service_load(s, who, id, &arena, &row, e) < 0 || service_check_running(&row, e) < 0)
-        return -1;
-    if (agent_call(s->agent, AGENT_PING, &req, &resp, &arena, PING_MS, e) < 0)
+    if (service_await_running(s, who, id, e) < 0 ||
+        agent_call(s->agent, AGENT_PING, &req, &resp, &arena, PING_MS, e) < 0)
         return -1;
     activity_note(&s->activity, id->text,
         resp.last_active_at_ms > 0 ? resp.last_active_at_ms : clock_real_ms());

@@ -22,13 +22,28 @@ int service_check_running(const struct sandbox_row *row, struct err *e)
     return -1;
 }
 
-static int load_running(
-    struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e)
+static int load(struct service *s, const struct principal *who, const struct sandbox_id *id,
+    struct sandbox_row *ret, struct err *e)
 {
     CLEANUP(arena_done) struct arena arena = {0};
-    struct sandbox_row row;
     arena_init(&arena, ROW_ARENA_BYTES);
-    if (service_load(s, who, id, &arena, &row, e) < 0)
+    if (service_load(s, who, id, &arena, ret, e) < 0)
+        return -1;
+    ret->metadata = slice_of(NULL, 0);
+    return 0;
+}
+
+int service_await_running(
+    struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e)
+{
+    AUTO_LOCK lock = {0};
+    struct sandbox_row row;
+    if (load(s, who, id, &row, e) < 0)
+        return -1;
+    if (row.status == SANDBOX_PAUSING && row.reason == REASON_IDLE)
+        return 0;
+    if ((row.status == SANDBOX_PAUSING || row.status == SANDBOX_RESUMING) &&
+        service_lock_settled(s, who, id, &lock, &row, e) < 0)
         return -1;
     return service_check_running(&row, e);
 }
@@ -55,7 +70,7 @@ int service_exec(struct service *s, const struct principal *who, const struct sa
 {
     int64_t timeout_ms = (int64_t)req->timeout_sec * 1000 + EXEC_GRACE_MS;
     struct agent_exec_response resp = {0};
-    if (load_running(s, who, id, e) < 0)
+    if (service_await_running(s, who, id, e) < 0)
         return -1;
     req->sandbox_id = slice_cstr(id->text);
     activity_note(&s->activity, id->text, clock_real_ms());
@@ -80,7 +95,7 @@ int service_write_file(struct service *s, const struct principal *who, const str
         .has_mode = p->has_mode,
     };
     arena_init(&arena, 4096);
-    if (load_running(s, who, id, e) < 0 ||
+    if (service_await_running(s, who, id, e) < 0 ||
         agent_call(s->agent, AGENT_WRITE_FILE, &req, &resp, &arena, FILE_MS, e) < 0)
         return -1;
     activity_note(&s->activity, id->text, clock_real_ms());
@@ -92,7 +107,7 @@ int service_read_file(struct service *s, const struct principal *who, const stru
 {
     struct agent_read_file_response resp = {0};
     struct agent_read_file_request req = {.sandbox_id = slice_cstr(id->text), .path = path};
-    if (load_running(s, who, id, e) < 0 ||
+    if (service_await_running(s, who, id, e) < 0 ||
         agent_call(s->agent, AGENT_READ_FILE, &req, &resp, a, FILE_MS, e) < 0)
         return -1;
     activity_note(&s->activity, id->text, clock_real_ms());

@@ -77,6 +77,11 @@ int service_load(struct service *s, const struct principal *who, const struct sa
     struct arena *a, struct sandbox_row *ret, struct err *e);
 /* ERR_BAD_STATE, with the status in `where`, unless the sandbox runs. */
 int service_check_running(const struct sandbox_row *row, struct err *e);
+/* 0 when the host is to be asked: the sandbox runs, or falls asleep unasked, which the host breaks
+ * off for whoever needs it. Another transition is waited for (ERR_CONFLICT when that takes too
+ * long); then as service_check_running says. */
+int service_await_running(
+    struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e);
 /* The template of that name or id, asking the host once more before it says no. A snapshot is held
  * by `pin`, so that it is not removed before the sandbox is made. */
 int service_template_for_create(struct service *s, const struct principal *who,

@@ -322,6 +322,30 @@ static void what_is_not_settled_is_waited_for(void **state)
     changes(f, id, "/resume");
 }
 
+/* Falling asleep unasked is no reason to refuse a call: the host breaks it off. What was asked for
+ * is waited for. */
+static void who_needs_it_reaches_a_host_that_auto_pauses(void **state)
+{
+    struct fixture *f = *state;
+    char id[ID_TEXT_MAX + 1];
+    AUTO_ANSWER exec;
+    AUTO_ANSWER ping;
+    AUTO_ANSWER late;
+    make_sandbox(f, id);
+    fake_set(&f->agent, id, "pausing", "idle");
+    fake_wait_polled(&f->agent);
+    assert_state(f, id, "pausing", "idle");
+    post(f, at(id, "/exec"), "{\"cmd\":\"x\"}", &exec);
+    assert_int_equal(exec.status, 200);
+    change(f, id, "/ping", &ping);
+    assert_int_equal(ping.status, 204);
+    fake_set(&f->agent, id, "pausing", "requested");
+    fake_wait_polled(&f->agent);
+    post(f, at(id, "/exec"), "{\"cmd\":\"x\"}", &late);
+    assert_error(&late, 409, "conflict", NULL);
+    assert_int_equal(fake_calls(&f->agent, AGENT_EXEC), 1);
+}
+
 static void transitions_wait_for_each_other(void **state)
 {
     struct fixture *f = *state;
@@ -530,6 +554,7 @@ int main(void)
         T(a_lost_answer_is_settled),
         T(a_lost_question_is_settled),
         T(what_is_not_settled_is_waited_for),
+        T(who_needs_it_reaches_a_host_that_auto_pauses),
         T(transitions_wait_for_each_other),
         T(a_control_plane_that_stops_in_between),
         T(a_client_that_leaves_interrupts_nothing),
