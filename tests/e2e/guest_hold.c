@@ -27,14 +27,22 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, WORDS = PAGE / 8, HOLD_PORT = 7070, TICK_MS = 50, LINE_MAX_BYTES = 256 };
+enum {
+    PAGE = 4096,
+    WORDS = PAGE / 8,
+    HOLD_PORT = 7070,
+    TICK_MS = 50,
+    LINE_MAX_BYTES = 256,
+    BLOCKS_MAX = 64
+};
 
 static uint64_t *memory;
 static size_t n_pages;
 static uint32_t *expected; /* generation of each page; 0: zeros */
-static int file_fd;        /* its block N is of the generation that the N-th command gave */
-static uint32_t file_generations[256];
+static int file_fd;        /* each change writes one block of it, in turn */
+static uint32_t file_generations[BLOCKS_MAX];
 static size_t n_blocks;
+static size_t next_block;
 static unsigned long commands; /* that changed something */
 static int connection = -1;
 static atomic_ulong ticks;
@@ -62,13 +70,14 @@ static void write_page(size_t page, uint32_t generation)
 static void write_block(uint32_t generation)
 {
     uint64_t block[WORDS];
-    if (n_blocks == sizeof file_generations / sizeof *file_generations)
-        exit(3);
+    size_t b = next_block++ % BLOCKS_MAX;
     for (size_t w = 0; w < WORDS; w++)
-        block[w] = word_of(n_blocks, generation, w);
-    if (pwrite(file_fd, block, PAGE, (off_t)(n_blocks * PAGE)) != PAGE)
+        block[w] = word_of(b, generation, w);
+    if (pwrite(file_fd, block, PAGE, (off_t)(b * PAGE)) != PAGE)
         exit(3);
-    file_generations[n_blocks++] = generation;
+    file_generations[b] = generation;
+    if (b == n_blocks)
+        n_blocks++;
 }
 
 static void change(uint32_t generation, size_t from, size_t step)
