@@ -67,6 +67,8 @@ struct cycles {
     size_t wrong;
     struct samples first;
     struct samples last;
+    struct phase_samples first_phases[2]; /* of pauses, of resumes */
+    struct phase_samples last_phases[2];
     long first_most[COUNTS];
     long last_most[COUNTS];
 };
@@ -90,6 +92,14 @@ static void note_most(const struct stack *s, long most[COUNTS])
             most[i] = now[i];
 }
 
+static void note_times(struct samples *both, struct phase_samples phases[2],
+    const struct timed *paused, const struct timed *resumed)
+{
+    samples_add(both, paused->us + resumed->us);
+    phases_add(&phases[0], paused->timing);
+    phases_add(&phases[1], resumed->timing);
+}
+
 static void cycle(struct cycles *c, bool is_first, bool is_last)
 {
     struct timed paused;
@@ -105,9 +115,9 @@ static void cycle(struct cycles *c, bool is_first, bool is_last)
     if (strcmp(sum, c->sum) != 0)
         c->wrong++;
     if (is_first)
-        samples_add(&c->first, paused.us + resumed.us);
+        note_times(&c->first, c->first_phases, &paused, &resumed);
     if (is_last)
-        samples_add(&c->last, paused.us + resumed.us);
+        note_times(&c->last, c->last_phases, &paused, &resumed);
 }
 
 static void report_cycles(struct cycles *c, size_t n)
@@ -116,6 +126,10 @@ static void report_cycles(struct cycles *c, size_t n)
         c->wrong == 0);
     printf("    of %zu\n", n);
     report_ratio("the last cycles against (raw) the first", &c->last, &c->first, 1.2);
+    phases_print("the first pauses", &c->first_phases[0]);
+    phases_print("the last pauses", &c->last_phases[0]);
+    phases_print("the first resumes", &c->first_phases[1]);
+    phases_print("the last resumes", &c->last_phases[1]);
     for (int i = 0; i < COUNTS; i++) {
         char name[96];
         long limit =
@@ -137,7 +151,8 @@ void figure_cycles(struct stack *s)
     AUTO_REPLY struct reply r = {0};
     if (window == 0)
         window = 1;
-    c = (struct cycles){.stack = s};
+    memset(&c, 0, sizeof c);
+    c.stack = s;
     create_sandbox(s, "{}", c.id);
     exec_in(s, c.id,
         "{\"cmd\":\"dd\",\"args\":[\"if=/dev/urandom\",\"of=/dev/shm/data\",\"bs=65536\","

@@ -191,60 +191,76 @@ void figure_create(struct stack *s)
 
 /* --- userfaultfd --- */
 
-/* A Torpor with that setting and a template whose working set is recorded: it is made of a sandbox
- * that sleeps, which then wakes. */
-static void prepare_memory(struct stack *s, const char *memory, const char *template)
+/* A Torpor with that setting and a sandbox that sleeps in it. Its first resume records the working
+ * set, which each pause hands on. */
+static void prepare_memory(struct stack *s, const char *memory, char ret_id[32])
 {
     struct timed t;
     struct timed other;
     s->memory = memory;
     agent_again(s);
     timed_create(s, "minimal", &t);
+    memcpy(ret_id, t.id, sizeof t.id);
     (void)timed_exec(s, t.id, run_true);
     timed_pause(s, t.id, &other);
-    snapshot(s, t.id, template, &other);
     timed_resume(s, t.id, &other);
-    delete_sandbox(s, t.id);
-    (void)create_and_exec(s, template, NULL);
+    (void)timed_exec(s, t.id, run_true);
+    timed_pause(s, t.id, &other);
 }
 
-static void uffd_runs(const struct stack *files, const struct stack *faults)
+/* A resume, and with an exec. */
+static void wake_and_sleep(
+    const struct stack *s, const char *id, struct samples *resumed, struct samples *execs)
 {
-    int64_t created;
+    struct timed t;
+    struct timed other;
+    timed_resume(s, id, &t);
+    samples_add(resumed, t.us);
+    samples_add(execs, t.us + timed_exec(s, id, run_true));
+    if (resumed == &ours)
+        phases_add(&phases, t.timing);
+    timed_pause(s, id, &other);
+}
+
+static void uffd_runs(const struct stack *files, const char *file_id, const struct stack *faults,
+    const char *fault_id)
+{
     forget();
+    phases_forget(&phases);
     for (size_t i = 0; i < sleep_runs(); i++) {
-        samples_add(&raw_execs, create_and_exec(files, "memory", &created));
-        samples_add(&raw, created);
-        samples_add(&ours_exec, create_and_exec(faults, "memory", &created));
-        samples_add(&ours, created);
+        wake_and_sleep(files, file_id, &raw, &raw_execs);
+        wake_and_sleep(faults, fault_id, &ours, &ours_exec);
     }
-    report_ratio("spawn to 201 by userfaultfd with a recorded working set, against (raw) the "
-                 "private mapping",
+    report_ratio("resume to 200 by userfaultfd with a recorded working set, against (raw) ours by "
+                 "the private mapping",
         &ours, &raw, 1.2);
+    phases_print("userfaultfd", &phases);
     report_beside("    and to the first exec, both", &ours_exec, &raw_execs);
 }
 
 void figure_uffd(struct stack *s)
 {
-    const char *name = "restore by userfaultfd";
+    const char *name = "resume by userfaultfd";
     static struct stack second; /* two settings in turns: two Torpors */
     char path[160];
+    char file_id[32];
+    char fault_id[32];
     struct tree hints;
     if (access("/dev/userfaultfd", R_OK | W_OK) < 0) {
         report_unmeasured(name, "no /dev/userfaultfd");
         return;
     }
     stack_start(&second);
-    prepare_memory(s, "file", "memory");
-    prepare_memory(&second, "uffd", "memory");
+    prepare_memory(s, "file", file_id);
+    prepare_memory(&second, "uffd", fault_id);
     (void)snprintf(path, sizeof path, "%s/hints", second.dir);
     tree_measure(path, &hints);
     if (hints.files == 0)
         report_unmeasured(name, "no working set was recorded");
     else
-        uffd_runs(s, &second);
+        uffd_runs(s, file_id, &second, fault_id);
     stack_stop(&second);
-    snapshot_delete(s, "memory");
+    delete_sandbox(s, file_id);
     s->memory = NULL;
     agent_again(s);
 }
