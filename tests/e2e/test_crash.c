@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Something is killed at each step of create and destroy, on real VMs. Afterwards there is no half
- * sandbox and no leak, what had been reported is there, and the next create works. The victim of
- * each step is drawn by a seed, which is printed; TORPOR_CRASH_SEED repeats it, and
- * TORPOR_CRASH_ALL=1 takes every victim at every step.
+ * Something is killed at each step of create and destroy, and at some of pause, resume and
+ * snapshot, on real VMs. Afterwards there is no half sandbox and no leak, what had been reported is
+ * there, with its memory, and the next create works. The victim of each step is drawn by a seed,
+ * which is printed; TORPOR_CRASH_SEED repeats it, and TORPOR_CRASH_ALL=1 takes every victim at
+ * every step.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -21,9 +22,9 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "stack.h"
+#include "sleep.h"
 
-enum { SETTLE_MS = 90000 };
+enum { SETTLE_MS = 90000, HOLD_MIB = 8, DRAWS = 2 };
 
 static struct stack stack;
 static const char *unavailable;
@@ -71,7 +72,7 @@ static void *run_call(void *arg)
     return NULL;
 }
 
-static void restart_agent(const char *crash)
+static void restart_with(const char *crash)
 {
     if (stack.agent > 0)
         assert_int_equal(stack_end(&stack.agent, SIGTERM), 0);
@@ -174,7 +175,7 @@ static void crash_create(const char *step, int victim)
     struct call c = {.method = "POST", .path = "/v1/sandboxes", .body = "{\"memory_mb\":128}"};
     pthread_t t;
     (void)snprintf(crash, sizeof crash, "create/%s/%s", step, victims[victim]);
-    restart_agent(crash);
+    restart_with(crash);
     assert_int_equal(pthread_create(&t, NULL, run_call, &c), 0);
     at_crash_point(victim);
     (void)pthread_join(t, NULL);
@@ -190,7 +191,7 @@ static void crash_destroy(const char *step, int victim)
     struct call c = {.method = "DELETE"};
     pthread_t t;
     (void)snprintf(crash, sizeof crash, "undo/%s/%s", step, victims[victim]);
-    restart_agent(crash);
+    restart_with(crash);
     create_sandbox(&stack, "{\"memory_mb\":128}", id);
     (void)snprintf(c.path, sizeof c.path, "/v1/sandboxes/%s", id);
     assert_int_equal(pthread_create(&t, NULL, run_call, &c), 0);
@@ -221,6 +222,139 @@ static void sweep(const char *const *steps, size_t n, void (*crash)(const char *
     }
 }
 
+/* --- sleep --- */
+
+/* Steps of an operation on a sandbox that runs or sleeps; VMM and shim are there for some. */
+struct operation {
+    const char *name;
+    const char *const *steps;
+    size_t n;
+    size_t vm_from; /* after these steps there is a VM: [vm_from, vm_to) */
+    size_t vm_to;
+};
+
+static const char *const pause_steps[] = {
+    "quiesce", "stop", "state", "memory", "durable", "commit", "release"};
+static const char *const resume_steps[] = {"disk", "capacity", "generation", "network slot",
+    "boot place", "virtual machine", "journal", "guest", "noted"};
+static const char *const snapshot_steps[] = {
+    "quiesce", "stop", "state", "memory", "run", "durable"};
+static const struct operation pausing = {"pause", pause_steps, ARRAY_LEN(pause_steps), 0, 6};
+static const struct operation resuming = {"resume", resume_steps, ARRAY_LEN(resume_steps), 5, 9};
+static const struct operation snapshotting = {
+    "snapshot", snapshot_steps, ARRAY_LEN(snapshot_steps), 0, 6};
+
+/* A sandbox whose last generation holds `ret_last`, and whose memory is `ret_now`. */
+static void make_sleeper(char id[32], char ret_last[HOLD_LINE], char ret_now[HOLD_LINE])
+{
+    char answer[HOLD_LINE];
+    create_sandbox(&stack, "{\"memory_mb\":128}", id);
+    hold_start(&stack, id, HOLD_MIB);
+    hold_check(&stack, id, ret_last);
+    pause_sandbox(&stack, id);
+    resume_sandbox(&stack, id);
+    hold(&stack, id, "change 2 0 5", answer);
+    hold_check(&stack, id, ret_now);
+}
+
+/* Until it is in none of the states between, and what ended has been noticed. */
+static void wait_settled(const char *id, char status[16])
+{
+    int64_t deadline = deadline_in_ms(SETTLE_MS);
+    char reason[32];
+    bool settled;
+    do {
+        look(&stack, id, status, reason);
+        settled = strcmp(status, "paused") == 0 || strcmp(status, "stopped") == 0 ||
+                  (strcmp(status, "running") == 0 && find_vmm(id) != 0);
+    } while (!settled && clock_mono_ms() < deadline);
+    if (!settled) {
+        stack_show_logs(&stack);
+        fail_msg("it stays %s (%s)", status, reason);
+    }
+}
+
+/* Wakes it as far as it does not run; it must be what it was, and sleep again. */
+static void check_sleeper(const char *id, const char *last, const char *now)
+{
+    char status[16];
+    wait_settled(id, status);
+    print_message("#   it is %s\n", status);
+    if (strcmp(status, "paused") == 0)
+        resume_sandbox(&stack, id);
+    if (strcmp(status, "stopped") == 0) {
+        AUTO_REPLY struct reply r = {0};
+        act(&stack, id, "resume", "{\"from\":\"last_generation\"}", &r);
+        if (r.status != 200)
+            fail_msg("resume answered %d: %.*s", r.status, (int)r.body.len, r.body.p);
+        now = last;
+    }
+    hold_is(&stack, id, now);
+    pause_sandbox(&stack, id);
+    resume_sandbox(&stack, id);
+    hold_is(&stack, id, now);
+}
+
+static void assert_no_files(const char *what)
+{
+    AUTO_BUF struct buf names = BUF_INIT(1 << 20);
+    int64_t deadline = deadline_in_ms(SETTLE_MS);
+    struct disk_use use;
+    do {
+        buf_reset(&names);
+        disk_use(&stack, &use, &names);
+    } while (use.files > 0 && clock_mono_ms() < deadline);
+    if (use.files > 0)
+        fail_msg("%s: left in the data folder:\n%s", what, names.p);
+}
+
+static void crash_sleeper(const struct operation *op, size_t step, int victim)
+{
+    char crash[96];
+    char id[32];
+    char last[HOLD_LINE];
+    char now[HOLD_LINE];
+    char body[96];
+    bool live = op == &snapshotting;
+    struct call c = {.method = "POST", .body = live ? body : NULL};
+    pthread_t t;
+    (void)snprintf(crash, sizeof crash, "%s/%s/%s", op->name, op->steps[step], victims[victim]);
+    print_message("# %s\n", crash);
+    make_sleeper(id, last, now);
+    if (op == &resuming) {
+        pause_sandbox(&stack, id);
+        memcpy(last, now, sizeof last);
+    }
+    restart_with(crash);
+    if (live)
+        (void)snprintf(c.path, sizeof c.path, "/v1/snapshots");
+    else
+        (void)snprintf(c.path, sizeof c.path, "/v1/sandboxes/%s/%s", id, op->name);
+    (void)snprintf(body, sizeof body, "{\"sandbox_id\":\"%s\",\"name\":\"crash\"}", id);
+    assert_int_equal(pthread_create(&t, NULL, run_call, &c), 0);
+    at_crash_point(victim);
+    (void)pthread_join(t, NULL);
+    check_sleeper(id, last, now);
+    delete_sandbox(&stack, id);
+    if (live)
+        (void)api_try(&stack, "DELETE", "/v1/snapshots/crash", NULL);
+    settle(crash);
+    assert_no_files(crash);
+}
+
+static void sweep_sleep(const struct operation *op)
+{
+    bool all = getenv("TORPOR_CRASH_ALL") != NULL;
+    for (size_t i = 0; !all && i < DRAWS; i++) {
+        size_t step = (size_t)random() % op->n;
+        bool vm = step >= op->vm_from && step < op->vm_to;
+        crash_sleeper(op, step, (int)(random() % (vm ? VICTIM_COUNT : 2)));
+    }
+    for (size_t step = 0; all && step < op->n; step++)
+        for (int v = 0; v < (step >= op->vm_from && step < op->vm_to ? VICTIM_COUNT : 2); v++)
+            crash_sleeper(op, step, v);
+}
+
 #define NEEDS_STACK()                                                                              \
     do {                                                                                           \
         if (unavailable) {                                                                         \
@@ -241,6 +375,24 @@ static void each_step_of_destroy(void **state)
     sweep(undo_steps, ARRAY_LEN(undo_steps), crash_destroy);
 }
 
+static void steps_of_pause(void **state)
+{
+    NEEDS_STACK();
+    sweep_sleep(&pausing);
+}
+
+static void steps_of_resume(void **state)
+{
+    NEEDS_STACK();
+    sweep_sleep(&resuming);
+}
+
+static void steps_of_snapshot(void **state)
+{
+    NEEDS_STACK();
+    sweep_sleep(&snapshotting);
+}
+
 /* Before the control plane has ever heard of its host by itself. */
 static void control_killed_in_its_first_create(void **state)
 {
@@ -254,6 +406,10 @@ int main(void)
         cmocka_unit_test(control_killed_in_its_first_create),
         cmocka_unit_test(each_step_of_create),
         cmocka_unit_test(each_step_of_destroy),
+        cmocka_unit_test(steps_of_pause),
+        cmocka_unit_test(steps_of_resume),
+        cmocka_unit_test(steps_of_snapshot),
     };
+    cmocka_set_test_filter(getenv("TORPOR_TEST")); /* one test, by its name */
     return cmocka_run_group_tests_name("e2e/crash", tests, setup, teardown);
 }
