@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pause, resume: what works, and what each failure leaves. */
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "fixture.h"
 
 /* Everything in the folders of generations: a failure must leave what was there. */
@@ -29,6 +33,7 @@ static void kill_vm(struct fixture *f, const struct sandbox_id *id)
     fakes_kill_newest_vmm();
     assert_int_equal(fakes_wait_stop(), 0);
     assert_state(f, id, SANDBOX_STOPPED, REASON_VM_EXITED);
+    assert_int_equal(pause_kind(f, id), ERR_BAD_STATE); /* waits until its resources are free */
 }
 
 static void sleeps_and_wakes_where_it_was(void **state)
@@ -106,6 +111,61 @@ static void failed_pause_runs_on(void **state)
         destroy_ok(f, &id);
         assert_nothing_left(f, &id);
     }
+}
+
+/* Makes the journal of a sandbox unwritable, or writable again. */
+static void block_journal(struct fixture *f, const struct sandbox_id *id, bool blocked)
+{
+    char name[64];
+    char from[256];
+    char to[256];
+    struct err e = {0};
+    (void)snprintf(name, sizeof name, "sandboxes/%s/state.json/x", id->text);
+    (void)snprintf(from, sizeof from, "%s/sandboxes/%s/state.json", f->dir, id->text);
+    (void)snprintf(to, sizeof to, "%s/state.json", f->root);
+    if (blocked) {
+        assert_int_equal(rename(from, to), 0);
+        make_folder(f->dir, name);
+    } else {
+        assert_int_equal(io_remove_tree(AT_FDCWD, from, &e), 0);
+        assert_int_equal(rename(to, from), 0);
+    }
+}
+
+/* The generation is durable and the journal that names it is not: the pause did not happen. */
+static void failed_commit_runs_on(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_id id = create_ok(f);
+    struct kept before = kept_now(f);
+    char here[256];
+    char away[256];
+    block_journal(f, &id, true);
+    assert_int_equal(pause_kind(f, &id), ERR_INTERNAL);
+    block_journal(f, &id, false);
+    assert_state(f, &id, SANDBOX_RUNNING, REASON_PAUSE_FAILED);
+    assert_kept(f, before);
+    assert_int_equal(count_in(f, &id), 1);
+    (void)snprintf(here, sizeof here, "%s/sandboxes/%s/disk.qcow2", f->dir, id.text);
+    (void)snprintf(away, sizeof away, "%s/disk.qcow2", f->root);
+    assert_int_equal(rename(here, away), 0); /* what cannot be linked */
+    assert_int_equal(pause_kind(f, &id), ERR_INTERNAL);
+    assert_int_equal(rename(away, here), 0);
+    assert_kept(f, before);
+    assert_int_equal(count_in(f, &id), 2);
+    (void)pause_ok(f, &id);
+    block_journal(f, &id, true);
+    {
+        const struct life_resume r = resume_request(&id);
+        assert_int_equal(resume_kind(f, &r), ERR_INTERNAL);
+    }
+    block_journal(f, &id, false);
+    assert_state(f, &id, SANDBOX_PAUSED, REASON_RESTORE_FAILED);
+    assert_int_equal(fakes.vmms_running, 0);
+    (void)resume_ok(f, &id);
+    assert_int_equal(count_in(f, &id), 3);
+    destroy_ok(f, &id);
+    assert_nothing_left(f, &id);
 }
 
 static void fail_both(enum fake_call call, enum fake_call too)
@@ -389,12 +449,79 @@ static void destroy_in_every_state_leaves_nothing(void **state)
     }
 }
 
+/* --- all at once --- */
+
+enum { CALLERS = 4, ROUNDS = 40 };
+
+struct caller {
+    struct fixture *f;
+    struct sandbox_id id;
+    unsigned seed;
+    unsigned unexpected; /* answers of a kind that nobody should get */
+};
+
+static enum err_kind call_something(struct caller *c)
+{
+    const struct life_resume r = resume_request(&c->id);
+    struct life_info info;
+    struct err e = {0};
+    int64_t active;
+    switch (rand_r(&c->seed) % 6) {
+    case 0:
+        return pause_kind(c->f, &c->id);
+    case 1:
+    case 2:
+        return resume_kind(c->f, &r);
+    case 3:
+        (void)life_ping(c->f->life, &c->id, &active, &e);
+        return e.kind;
+    case 4:
+        (void)life_set_timeout(c->f->life, &c->id, 60, &info, &e);
+        return e.kind;
+    default:
+        return exec_kind(c->f, &c->id);
+    }
+}
+
+static void *call_all(void *arg)
+{
+    struct caller *c = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        enum err_kind kind = call_something(c);
+        /* A call that a pause meets may break, or be the last that is told apart by its state. */
+        c->unexpected += kind != ERR_NONE && kind != ERR_BAD_STATE && kind != ERR_AGENT;
+    }
+    return NULL;
+}
+
+static void calls_of_all_kinds_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct sandbox_id id = create_ok(f);
+    struct caller callers[CALLERS];
+    pthread_t threads[CALLERS];
+    for (unsigned i = 0; i < CALLERS; i++) {
+        callers[i] = (struct caller){.f = f, .id = id, .seed = i + 1};
+        assert_int_equal(pthread_create(&threads[i], NULL, call_all, &callers[i]), 0);
+    }
+    for (unsigned i = 0; i < CALLERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(callers[i].unexpected, 0);
+    }
+    if (look(f, &id).info.entry.state.status == SANDBOX_PAUSED)
+        (void)resume_ok(f, &id);
+    assert_int_equal(count_in(f, &id), 1);
+    destroy_ok(f, &id);
+    assert_nothing_left(f, &id);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         LIFE_TEST(sleeps_and_wakes_where_it_was),
         LIFE_TEST(syncs_are_counted),
         LIFE_TEST(failed_pause_runs_on),
+        LIFE_TEST(failed_commit_runs_on),
         LIFE_TEST(guest_that_stays_locked_sleeps_with_its_secret),
         LIFE_TEST(vm_gone_in_a_pause_is_stopped),
         LIFE_TEST(states_are_checked),
@@ -405,6 +532,7 @@ int main(void)
         LIFE_TEST(stopped_one_keeps_its_disk),
         LIFE_TEST(failed_restore_of_a_stopped_one_keeps_its_disk),
         LIFE_TEST(destroy_in_every_state_leaves_nothing),
+        LIFE_TEST(calls_of_all_kinds_at_once),
     };
     return cmocka_run_group_tests_name("life/sleep", tests, NULL, NULL);
 }
