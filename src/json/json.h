@@ -47,6 +47,12 @@ int json_parse(struct slice text, struct arena *a, const struct json_value **ret
 /* The member with that key; NULL when absent or when `v` is no object. */
 const struct json_value *json_get(const struct json_value *v, const char *key);
 
+/* The member's integer, when it is one between `min` and `max`. */
+bool json_get_int(
+    const struct json_value *v, const char *key, int64_t min, int64_t max, int64_t *ret);
+/* The member's text; p is NULL when there is no such string. */
+struct slice json_get_text(const struct json_value *v, const char *key);
+
 /* Writes one value piece by piece. Commas and colons come by themselves; wrong nesting is our own
  * mistake and asserts. Failure to allocate is the buffer's sticky `failed`. */
 struct json_writer {

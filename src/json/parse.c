@@ -430,3 +430,19 @@ const struct json_value *json_get(const struct json_value *v, const char *key)
             return m;
     return NULL;
 }
+
+bool json_get_int(
+    const struct json_value *v, const char *key, int64_t min, int64_t max, int64_t *ret)
+{
+    const struct json_value *m = json_get(v, key);
+    if (!m || m->type != JSON_INT || m->integer < min || m->integer > max)
+        return false;
+    *ret = m->integer;
+    return true;
+}
+
+struct slice json_get_text(const struct json_value *v, const char *key)
+{
+    const struct json_value *m = json_get(v, key);
+    return m && m->type == JSON_STRING ? m->string : (struct slice){0};
+}

@@ -93,22 +93,6 @@ int journal_write(int dirfd, const char *name, const struct journal_entry *entry
     return io_replace_file(dirfd, name, text.p, text.len, 0600, e);
 }
 
-static bool get_int(
-    const struct json_value *v, const char *key, int64_t min, int64_t max, int64_t *ret)
-{
-    const struct json_value *m = json_get(v, key);
-    if (!m || m->type != JSON_INT || m->integer < min || m->integer > max)
-        return false;
-    *ret = m->integer;
-    return true;
-}
-
-static struct slice get_text(const struct json_value *v, const char *key)
-{
-    const struct json_value *m = json_get(v, key);
-    return m && m->type == JSON_STRING ? m->string : (struct slice){0};
-}
-
 static bool take_members(const struct json_value *v, struct journal_entry *ret)
 {
     char *base = (char *)ret;
@@ -116,18 +100,19 @@ static bool take_members(const struct json_value *v, struct journal_entry *ret)
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         if (texts[i].optional && !json_get(v, texts[i].key))
             continue;
-        if (!slice_copy_cstr(get_text(v, texts[i].key), base + texts[i].offset, texts[i].size))
+        if (!slice_copy_cstr(json_get_text(v, texts[i].key), base + texts[i].offset, texts[i].size))
             return false;
     }
     for (size_t i = 0; i < ARRAY_LEN(ints32); i++) {
         if (ints32[i].optional && !json_get(v, ints32[i].key))
             continue;
-        if (!get_int(v, ints32[i].key, 0, INT32_MAX, &n))
+        if (!json_get_int(v, ints32[i].key, 0, INT32_MAX, &n))
             return false;
         *(int32_t *)(void *)(base + ints32[i].offset) = (int32_t)n;
     }
     for (size_t i = 0; i < ARRAY_LEN(ints64); i++)
-        if (!get_int(v, ints64[i].key, 0, INT64_MAX, (int64_t *)(void *)(base + ints64[i].offset)))
+        if (!json_get_int(
+                v, ints64[i].key, 0, INT64_MAX, (int64_t *)(void *)(base + ints64[i].offset)))
             return false;
     return true;
 }
@@ -136,11 +121,11 @@ static bool take(const struct json_value *v, struct journal_entry *ret)
 {
     int64_t format;
     int64_t revision;
-    if (!get_int(v, "format", FORMAT, FORMAT, &format) ||
-        !get_int(v, "revision", 0, INT64_MAX, &revision) ||
-        !sandbox_id_parse(get_text(v, "id"), &ret->id) ||
-        !sandbox_status_parse(get_text(v, "status"), &ret->state.status) ||
-        !sandbox_reason_parse(get_text(v, "reason"), &ret->state.reason))
+    if (!json_get_int(v, "format", FORMAT, FORMAT, &format) ||
+        !json_get_int(v, "revision", 0, INT64_MAX, &revision) ||
+        !sandbox_id_parse(json_get_text(v, "id"), &ret->id) ||
+        !sandbox_status_parse(json_get_text(v, "status"), &ret->state.status) ||
+        !sandbox_reason_parse(json_get_text(v, "reason"), &ret->state.reason))
         return false;
     ret->state.revision = (uint64_t)revision;
     return take_members(v, ret);

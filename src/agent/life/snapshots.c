@@ -56,35 +56,20 @@ int snapshot_write(int dirfd, const struct snapshot *s, struct err *e)
     return io_replace_file(dirfd, name, text.p, text.len, 0600, e);
 }
 
-static bool get_int(
-    const struct json_value *v, const char *key, int64_t min, int64_t max, int64_t *ret)
-{
-    const struct json_value *m = json_get(v, key);
-    if (!m || m->type != JSON_INT || m->integer < min || m->integer > max)
-        return false;
-    *ret = m->integer;
-    return true;
-}
-
-static struct slice get_text(const struct json_value *v, const char *key)
-{
-    const struct json_value *m = json_get(v, key);
-    return m && m->type == JSON_STRING ? m->string : (struct slice){0};
-}
-
 static bool take(const struct json_value *v, struct snapshot *ret)
 {
     int64_t format;
     int64_t vcpus;
     int64_t memory_mb;
-    if (!get_int(v, "format", FORMAT, FORMAT, &format) ||
-        !get_int(v, "vcpus", 1, INT32_MAX, &vcpus) ||
-        !get_int(v, "memory_mb", 1, INT32_MAX, &memory_mb) ||
-        !get_int(v, "size_bytes", 0, INT64_MAX, &ret->size_bytes) ||
-        !get_int(v, "created_at_ms", 0, INT64_MAX, &ret->created_at_ms) ||
-        !template_id_parse(get_text(v, "id"), &ret->id) ||
-        !uuid_parse(get_text(v, "generation"), &ret->generation) ||
-        !slice_copy_cstr(get_text(v, "default_user"), ret->default_user, sizeof ret->default_user))
+    if (!json_get_int(v, "format", FORMAT, FORMAT, &format) ||
+        !json_get_int(v, "vcpus", 1, INT32_MAX, &vcpus) ||
+        !json_get_int(v, "memory_mb", 1, INT32_MAX, &memory_mb) ||
+        !json_get_int(v, "size_bytes", 0, INT64_MAX, &ret->size_bytes) ||
+        !json_get_int(v, "created_at_ms", 0, INT64_MAX, &ret->created_at_ms) ||
+        !template_id_parse(json_get_text(v, "id"), &ret->id) ||
+        !uuid_parse(json_get_text(v, "generation"), &ret->generation) ||
+        !slice_copy_cstr(
+            json_get_text(v, "default_user"), ret->default_user, sizeof ret->default_user))
         return false;
     ret->vcpus = (int32_t)vcpus;
     ret->memory_mb = (int32_t)memory_mb;

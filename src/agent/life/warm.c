@@ -99,23 +99,20 @@ static int size_write(const struct life *l, const struct size *z, struct err *e)
 
 static bool take_number(const struct json_value *v, const char *key, int32_t *ret)
 {
-    const struct json_value *m = json_get(v, key);
-    if (!m || m->type != JSON_INT || m->integer < 1 || m->integer > INT32_MAX)
+    int64_t n;
+    if (!json_get_int(v, key, 1, INT32_MAX, &n))
         return false;
-    *ret = (int32_t)m->integer;
+    *ret = (int32_t)n;
     return true;
 }
 
 static bool take_size(const struct json_value *v, struct size *ret)
 {
-    const struct json_value *digest = json_get(v, "image_digest");
-    const struct json_value *generation = json_get(v, "generation");
     int32_t format;
     return take_number(v, "format", &format) && format == FORMAT &&
            take_number(v, "vcpus", &ret->vcpus) && take_number(v, "memory_mb", &ret->memory_mb) &&
-           digest && digest->type == JSON_STRING &&
-           slice_copy_cstr(digest->string, ret->digest, sizeof ret->digest) && generation &&
-           generation->type == JSON_STRING && uuid_parse(generation->string, &ret->generation);
+           slice_copy_cstr(json_get_text(v, "image_digest"), ret->digest, sizeof ret->digest) &&
+           uuid_parse(json_get_text(v, "generation"), &ret->generation);
 }
 
 static int size_read(const struct life *l, const char *name, struct size *ret, struct err *e)
