@@ -19,7 +19,7 @@ export TORPOR_TEST_DATA=/data
 export LAB_OUT=/run/lab/log
 
 # A program that takes longer hangs.
-program_seconds=120
+program_seconds=300
 
 uptime_ms() {
     awk '{ printf "%d\n", $1 * 1000 }' /proc/uptime

@@ -10,7 +10,7 @@
 #   <data>     where kernels/current/vmlinux is
 #   <tsc_khz>  a program that prints the frequency of this machine's TSC
 #   TEST       default: all
-#   LAB_SECONDS ends a run that hangs, default 300
+#   LAB_SECONDS ends a run that hangs, default 600
 #
 # The machine is emulated (TCG), whatever this host can do: its processor has svm, its kernel is known,
 # and nobody else's devices are in it. Exit status 77: cannot run here.
@@ -18,7 +18,7 @@ set -euo pipefail
 lab=${1:?usage: run.sh <lab> <data> <tsc_khz> [TEST...]} data=${2:?} tsc_khz=${3:?}
 shift 3
 # The whole run; what runs inside has deadlines of its own.
-deadline_seconds=${LAB_SECONDS:-300}
+deadline_seconds=${LAB_SECONDS:-600}
 memory_mib=2048
 
 skip() {
