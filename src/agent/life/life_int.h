@@ -165,6 +165,9 @@ void source_unpin_live(struct sandbox *s);
 /* Another live snapshot of this VM, pinned, that later ones may refer to. False when there are
  * enough already. */
 bool source_add_live(struct sandbox *s, const struct uuid *generation);
+/* Keeps the working set of a generation's first restore, for the ones after it. Nobody watches the
+ * VM yet. */
+void source_record_hints(struct sandbox *s);
 void source_to_facts(const struct generation_machine *m, struct vmm_facts *ret);
 void source_from_facts(const struct vmm_facts *f, struct generation_machine *ret);
 /* How its memory comes back. ERR_UNSUPPORTED when this host cannot. */

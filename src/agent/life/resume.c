@@ -10,7 +10,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "agent/life/crash.h"
 #include "agent/life/phases.h"
@@ -213,21 +212,6 @@ static void resume_failed(
         log_err("the disk from before a restore that failed: %s", e.msg);
 }
 
-/* The working set of the first restore of a generation, for the ones after it. */
-static void record_hints(struct sandbox *s)
-{
-    uint64_t pages = 0;
-    struct err e = {0};
-    int fd = -1;
-    const struct uuid *id = &s->source->manifest.id;
-    if (generation_hints_begin(s->life->generations, id, &fd, &e) < 0)
-        return;
-    if (vmm_save_hints(s->vmm, fd, &pages, deadline_in_ms(LIMIT_TRANSITION_WAIT_MS), &e) == 0 &&
-        pages > 0 && generation_hints_end(s->life->generations, id, fd, &e) == 0)
-        log_debug("working set recorded pages=%llu", (unsigned long long)pages);
-    (void)close(fd);
-}
-
 static void after_wake(struct sandbox *s, bool had_hints, struct phases *phases)
 {
     char text[384];
@@ -235,7 +219,7 @@ static void after_wake(struct sandbox *s, bool had_hints, struct phases *phases)
     log_info("sandbox resumed slot=%u %s", s->slot.index, text);
     histograms_add(&s->life->histograms, "resume", phases);
     if (s->source && !had_hints && !s->entry.disk_only)
-        record_hints(s);
+        source_record_hints(s);
 }
 
 static int wake(struct sandbox *s, bool keep_disk, struct phases *phases, struct err *e)

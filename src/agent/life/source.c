@@ -8,14 +8,18 @@
  * shim refers to what they stored. An open `source` holds blobs and says which layers lie below the
  * VM's overlay; no layout is merged while its sandbox runs.
  */
+#define LOG_MODULE "life"
 #include "agent/life/life_int.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/io.h"
+#include "base/log.h"
 
 enum { MAP_COUNT_DEFAULT = 65530 };
 
@@ -141,4 +145,18 @@ int source_choose_memory(
         return err_set(e, ERR_UNSUPPORTED, "the memory has too many parts to be mapped");
     *ret = memory;
     return 0;
+}
+
+void source_record_hints(struct sandbox *s)
+{
+    uint64_t pages = 0;
+    struct err e = {0};
+    int fd = -1;
+    const struct uuid *id = &s->source->manifest.id;
+    if (generation_hints_begin(s->life->generations, id, &fd, &e) < 0)
+        return;
+    if (vmm_save_hints(s->vmm, fd, &pages, deadline_in_ms(LIMIT_TRANSITION_WAIT_MS), &e) == 0 &&
+        pages > 0 && generation_hints_end(s->life->generations, id, fd, &e) == 0)
+        log_debug("working set recorded pages=%llu", (unsigned long long)pages);
+    (void)close(fd);
 }

@@ -101,8 +101,11 @@ static int boot(struct sandbox *s, const struct life_create *c, struct err *e)
 {
     struct machine_actions actions;
     int64_t began = clock_mono_us();
+    bool records = s->source && s->source->hints_fd < 0;
     s->create = c;
     if (make_somehow(s, e) == 0) {
+        if (records && s->source)
+            source_record_hints(s);
         if (monitor_watch(s, e) == 0) {
             (void)sandbox_event(s, EVENT_CREATED, NULL, &actions);
             if (sandbox_note(s, e) == 0) {
