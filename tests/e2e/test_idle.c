@@ -180,11 +180,11 @@ static void idle_ones_sleep_and_busy_ones_do_not(void **state)
 /* Not before its time, and it does not begin anew. */
 static void inactivity_survives_the_agent(void **state)
 {
-    enum { LONG_MS = 10000, RESTART_MS = 6000 };
+    enum { LONG_MS = 8000, RESTART_MS = 5000 };
     char id[32];
     int64_t began;
     NEEDS_STACK();
-    create_sandbox(&stack, "{\"memory_mb\":128,\"timeout_sec\":10}", id);
+    create_sandbox(&stack, "{\"memory_mb\":128,\"timeout_sec\":8}", id);
     began = clock_mono_ms();
     stays(&stack, id, "running", RESTART_MS);
     restart_agent(&stack);

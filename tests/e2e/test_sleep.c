@@ -24,7 +24,7 @@
 
 enum {
     HOLD_MIB = 48,
-    CYCLES = 3,
+    ROUNDS_MAX = 3,
     ASLEEP_MS = 2500,
     SETTLE_MS = 30000,
 };
@@ -112,12 +112,12 @@ static void spawn_is(const char *template, const char *expected)
 }
 
 /* Each round: sleep and wake, change, a live snapshot, change again. */
-static void every_page(const char *memory, const char *pagemap)
+static void every_page(const char *memory, const char *pagemap, unsigned rounds)
 {
     char id[32];
     char now[HOLD_LINE];
-    char name[CYCLES][32];
-    char at_snapshot[CYCLES][HOLD_LINE];
+    char name[ROUNDS_MAX][32];
+    char at_snapshot[ROUNDS_MAX][HOLD_LINE];
     stack.memory = memory;
     stack.pagemap = pagemap;
     restart_agent(&stack);
@@ -125,7 +125,7 @@ static void every_page(const char *memory, const char *pagemap)
     hold_start(&stack, id, HOLD_MIB);
     tell(id, "fill %u", 1, 0, 0);
     hold_check(&stack, id, now);
-    for (unsigned round = 0; round < CYCLES; round++) {
+    for (unsigned round = 0; round < rounds; round++) {
         pause_sandbox(&stack, id);
         resume_sandbox(&stack, id);
         hold_is(&stack, id, now);
@@ -137,11 +137,11 @@ static void every_page(const char *memory, const char *pagemap)
         change_some(id, round + 20);
         hold_check(&stack, id, now);
     }
-    for (unsigned round = 0; round < CYCLES; round++)
+    for (unsigned round = 0; round < rounds; round++)
         spawn_is(name[round], at_snapshot[round]);
     hold_is(&stack, id, now);
     delete_sandbox(&stack, id);
-    for (unsigned round = 0; round < CYCLES; round++)
+    for (unsigned round = 0; round < rounds; round++)
         delete_snapshot(&stack, name[round]);
     stack.memory = stack.pagemap = NULL;
 }
@@ -149,19 +149,19 @@ static void every_page(const char *memory, const char *pagemap)
 static void every_page_mapped(void **state)
 {
     NEEDS_STACK();
-    every_page("file", NULL);
+    every_page("file", NULL, ROUNDS_MAX);
 }
 
 static void every_page_by_faults(void **state)
 {
     NEEDS_STACK();
-    every_page("uffd", NULL);
+    every_page("uffd", NULL, ROUNDS_MAX);
 }
 
 static void every_page_found_the_old_way(void **state)
 {
     NEEDS_STACK();
-    every_page(seed & 1 ? "uffd" : "file", "old");
+    every_page(seed & 1 ? "uffd" : "file", "old", 2);
 }
 
 /* --- all the rest --- */
@@ -184,6 +184,20 @@ static long long clock_of(const char *id, unsigned long *ret_ticks, unsigned lon
 static const char who[] = "hostname; cat /etc/machine-id; cat /proc/sys/kernel/random/boot_id; "
                           "pidof guest-hold; echo $GREETING";
 
+/* Of what everything_else_comes_back creates. */
+static void assert_same_shape(const char *id)
+{
+    AUTO_REPLY struct reply r = {0};
+    char path[96];
+    (void)snprintf(path, sizeof path, "/v1/sandboxes/%s", id);
+    api(&stack, "GET", path, NULL, &r);
+    assert_int_equal(reply_int(&r, "vcpus"), 2);
+    assert_int_equal(reply_int(&r, "memory_mb"), 256);
+    assert_int_equal(reply_int(&r, "timeout_sec"), 600);
+    assert_string_equal(reply_text(&r, "template"), "minimal");
+    assert_string_not_equal(reply_text(&r, "host_ip"), "");
+}
+
 static void everything_else_comes_back(void **state)
 {
     AUTO_CLOSE int listener = -1;
@@ -199,7 +213,8 @@ static void everything_else_comes_back(void **state)
     restart_agent(&stack);
     internet_init(PROBE_PUBLIC);
     listener = internet_listen(PROBE_PORT);
-    create_sandbox(&stack, "{\"env\":{\"GREETING\":\"hello\"}}", id);
+    create_sandbox(&stack,
+        "{\"env\":{\"GREETING\":\"hello\"},\"vcpus\":2,\"memory_mb\":256,\"timeout_sec\":600}", id);
     hold_start(&stack, id, 4);
     tell(id, "fill %u", 1, 0, 0);
     hold(&stack, id, "connect " PROBE_PUBLIC " 4242", answer);
@@ -217,6 +232,7 @@ static void everything_else_comes_back(void **state)
     sh_in(&stack, id, who, &after);
     assert_string_equal(reply_text(&before, "stdout"), reply_text(&after, "stdout"));
     assert_non_null(strstr(reply_text(&after, "stdout"), "hello\n"));
+    assert_same_shape(id);
     hold(&stack, id, "connection", answer); /* the one that listens is what hold talks to */
     assert_string_equal(answer, "closed");
     delete_sandbox(&stack, id);
