@@ -343,7 +343,7 @@ static void stopping_all_leaves_nothing_on_the_host(void **state)
     assert_non_null(left.p);
     assert_string_equal(left.p, folder); /* the data stays, and nothing else */
     stack_start_agent(&stack);
-    wait_status(id, "stopped", "vm_exited");
+    wait_status(id, "paused", "requested");
     delete_sandbox(&stack, id);
     assert_no_vm_left();
 }
