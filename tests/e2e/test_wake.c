@@ -127,6 +127,35 @@ static void vm_killed_after_it_woke(void **state)
     assert_no_files();
 }
 
+/* A pause that fails takes nothing of the generation before along. */
+static void vm_killed_in_a_pause(void **state)
+{
+    AUTO_REPLY struct reply r = {0};
+    char id[32];
+    char line[HOLD_LINE];
+    NEEDS_STACK();
+    create_sandbox(&stack, "{\"memory_mb\":256}", id);
+    hold_start(&stack, id, 8);
+    tell(id, "fill 1");
+    hold_check(&stack, id, line);
+    pause_sandbox(&stack, id);
+    stack.crash = "pause/stop/vmm";
+    restart_agent(&stack);
+    stack.crash = NULL;
+    resume_sandbox(&stack, id);
+    tell(id, "fill 2");
+    act(&stack, id, "pause", NULL, &r);
+    assert_true(r.status >= 400);
+    wait_status(&stack, id, "stopped", "vm_exited", NOTICE_MS);
+    resume_how(id, "{\"from\":\"last_generation\"}", 200);
+    hold_is(&stack, id, line);
+    pause_sandbox(&stack, id);
+    resume_sandbox(&stack, id);
+    hold_is(&stack, id, line);
+    delete_sandbox(&stack, id);
+    assert_no_files();
+}
+
 static void never_paused_has_no_generation(void **state)
 {
     char id[32];
@@ -366,6 +395,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vm_killed_after_it_woke),
+        cmocka_unit_test(vm_killed_in_a_pause),
         cmocka_unit_test(never_paused_has_no_generation),
         cmocka_unit_test(sleeping_one_is_removed_at_once),
         cmocka_unit_test(stopped_agent_puts_all_to_sleep),
