@@ -33,7 +33,8 @@ struct journal_entry {
     int32_t owns_generation;           /* 1: it was made by this sandbox's pause; 0: a template's */
     char snapshot_id[ID_TEXT_MAX + 1]; /* the template it was spawned from, "" if none */
     /* Of the VM that runs, so that an agent that adopts it can go on; "" and 0 otherwise. */
-    char live[JOURNAL_LIVE_MAX * (UUID_TEXT + 1)]; /* live snapshots, each followed by a comma */
+    char
+        live[JOURNAL_LIVE_MAX * (UUID_TEXT + 1) + 1]; /* live snapshots, each followed by a comma */
     /* The set of files that its VM was booted with: an agent that adopts it may have another. */
     char vmm_digest[JOURNAL_DIGEST_MAX];
     char vmm_version[32];

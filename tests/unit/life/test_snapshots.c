@@ -220,6 +220,9 @@ static void snapshots_end_before_a_pause_is_impossible(void **state)
     struct snapshot s[OVERLAY_LAYERS_MAX];
     for (int i = 0; i < OVERLAY_LAYERS_MAX; i++)
         s[i] = snapshot_ok(f, &id);
+    assert_int_equal(fakes.saves_committed, OVERLAY_LAYERS_MAX); /* each refers to those before */
+    leave_life(f);
+    open_life(f);
     assert_int_equal(snapshot_kind(f, &id), ERR_BAD_STATE);
     assert_state(f, &id, SANDBOX_RUNNING, REASON_NONE);
     (void)pause_ok(f, &id);
