@@ -6,6 +6,7 @@
  * which is printed; TORPOR_CRASH_SEED repeats it, and TORPOR_CRASH_ALL=1 takes every victim at
  * every step.
  */
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -22,6 +23,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/io.h"
 #include "sleep.h"
 
 enum { SETTLE_MS = 90000, HOLD_MIB = 8, DRAWS = 2 };
@@ -308,6 +310,17 @@ static void assert_no_files(const char *what)
         fail_msg("%s: left in the data folder:\n%s", what, names.p);
 }
 
+/* By hand, with no agent there. */
+static void forget_templates(void)
+{
+    char path[160];
+    struct err e = {0};
+    assert_int_equal(stack_end(&stack.agent, SIGTERM), 0);
+    (void)snprintf(path, sizeof path, "%s/templates", stack.dir);
+    assert_int_equal(io_remove_tree(AT_FDCWD, path, &e), 0);
+    stack_start_agent(&stack);
+}
+
 static void crash_sleeper(const struct operation *op, size_t step, int victim)
 {
     char crash[96];
@@ -339,6 +352,8 @@ static void crash_sleeper(const struct operation *op, size_t step, int victim)
     if (live)
         (void)api_try(&stack, "DELETE", "/v1/snapshots/crash", NULL);
     settle(crash);
+    if (live && victim == VICTIM_CONTROL)
+        forget_templates(); /* the control plane asks for that, but only when it is sure */
     assert_no_files(crash);
 }
 
