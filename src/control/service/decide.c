@@ -55,8 +55,11 @@ static enum reconcile_action decide_reported(const struct reconcile_reply *reply
         return said->status == SANDBOX_PENDING ? RECONCILE_NOTHING : RECONCILE_APPLY;
     if (said->revision > row->revision)
         return RECONCILE_APPLY;
+    /* Of a host that lost its power a transition may not have outlived it: its word, behind that of
+     * the row, is the last there will be. */
     if (said->revision < row->revision)
-        return RECONCILE_NOTHING;
+        return is_unsettled(row) && said->row_is_older && reply->complete ? RECONCILE_APPLY
+                                                                          : RECONCILE_NOTHING;
     if (is_unsettled(row))
         return said->row_is_older ? RECONCILE_APPLY : RECONCILE_NOTHING;
     return is_lost(row) ? RECONCILE_APPLY : RECONCILE_NOTHING;

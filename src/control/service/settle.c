@@ -77,6 +77,8 @@ static int do_apply(
     struct err e = {0};
     if (!service_change_from_info(info, &change, message, host_ip))
         return 0;
+    if (change.revision < row->revision)
+        change.revision = 0; /* the row's stays: what was seen never comes again */
     if (p->s->store->ops->sandbox_change(p->s->store, &row->id, &change, &e) < 0) {
         log_err("sandbox_id=%s is not updated error=\"%s\"", row->id.text, e.msg);
         return -1;

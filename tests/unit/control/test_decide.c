@@ -49,6 +49,19 @@ static void same_or_older_revision_changes_nothing(void **state)
     assert_int_equal(reconcile_decide(&full, &row, &older), RECONCILE_NOTHING);
 }
 
+/* The host lost its power in a resume: it has the sandbox as it slept, one revision behind. */
+static void forgotten_transition_is_settled(void **state)
+{
+    struct sandbox_row row = row_of(SANDBOX_RESUMING, REASON_NONE);
+    struct reconcile_report behind = report_of(SANDBOX_PAUSED, 4);
+    assert_int_equal(reconcile_decide(&full, &row, &behind), RECONCILE_NOTHING);
+    behind.row_is_older = true;
+    assert_int_equal(reconcile_decide(&full, &row, &behind), RECONCILE_APPLY);
+    assert_int_equal(reconcile_decide(&partial, &row, &behind), RECONCILE_NOTHING);
+    row.status = SANDBOX_RUNNING;
+    assert_int_equal(reconcile_decide(&full, &row, &behind), RECONCILE_NOTHING);
+}
+
 static void missing_from_a_full_reply_is_lost(void **state)
 {
     static const enum sandbox_status live[] = {SANDBOX_RUNNING, SANDBOX_PAUSING, SANDBOX_RESUMING};
@@ -162,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(newer_revision_is_applied),
         cmocka_unit_test(same_or_older_revision_changes_nothing),
+        cmocka_unit_test(forgotten_transition_is_settled),
         cmocka_unit_test(missing_from_a_full_reply_is_lost),
         cmocka_unit_test(absence_is_not_evidence),
         cmocka_unit_test(another_host_or_cluster_changes_nothing),
