@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The VMM's files, kept by digest as a set: copies in a folder of ours, so that an upgrade of the
- * host's packages strands no snapshot. vmm_can_restore and vmm_sets_collect (vmm.h) are here too.
+ * host's packages strands no snapshot. vmm_sets_collect (vmm.h) is here too.
  */
 #ifndef TORPOR_AGENT_VMM_KEEP_H
 #define TORPOR_AGENT_VMM_KEEP_H
