@@ -68,19 +68,22 @@ static int check_cancel(const struct taking *t, struct err *e)
     return 0;
 }
 
+static void make_secret(struct sandbox *s)
+{
+    unsigned char random[SECRET_BYTES];
+    rand_bytes(random, sizeof random);
+    MUTEX_GUARD(&s->life->lock);
+    hex_encode(random, sizeof random, s->entry.secret);
+}
+
 /* What opens envd again is noted before envd knows it, so that no end of this agent locks the guest
  * up. A guest that could not be woken after an earlier pause still waits for that one's. */
 static int quiesce(struct taking *t, struct err *e)
 {
     struct sandbox *s = t->s;
-    unsigned char random[SECRET_BYTES];
-    if (!s->entry.secret[0]) {
-        rand_bytes(random, sizeof random);
-        MUTEX_GUARD(&s->life->lock);
-        hex_encode(random, sizeof random, s->entry.secret);
-    } else {
+    if (s->entry.secret[0])
         return 0;
-    }
+    make_secret(s);
     if (s->hidden)
         return 0; /* it has no token yet, and nothing is open in it */
     if (sandbox_note(s, e) < 0)
