@@ -234,8 +234,8 @@ static void add_folder(const char *path, struct disk_use *use, struct buf *names
             continue;
         if ((size_t)snprintf(below, sizeof below, "%s/%s", path, ent->d_name) >= sizeof below)
             fail_msg("a long path");
-        if (lstat(below, &st) < 0)
-            continue; /* it went meanwhile */
+        if (lstat(below, &st) < 0 || st.st_nlink == 0)
+            continue; /* it went meanwhile, or as it was looked at */
         use->files++;
         if (names)
             buf_printf(names, "%s\n", below);
