@@ -48,7 +48,7 @@ static enum reconcile_action decide_reported(const struct reconcile_reply *reply
     const struct sandbox_row *row, const struct reconcile_report *said)
 {
     if (sandbox_row_is_over(row))
-        return said->reason == REASON_DESTROYED ? RECONCILE_NOTHING : RECONCILE_DESTROY;
+        return RECONCILE_DESTROY; /* also where a destroy has begun and something could not go */
     if (said->only_auto_paused)
         return decide_auto_paused(reply, row);
     if (row->status == SANDBOX_PENDING)

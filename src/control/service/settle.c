@@ -88,7 +88,7 @@ static int do_apply(
         sandbox_status_name(change.status), sandbox_reason_name(change.reason),
         (unsigned long long)change.revision);
     now = (struct sandbox_row){.status = change.status, .reason = change.reason};
-    if (sandbox_row_is_over(&now) && change.reason != REASON_DESTROYED)
+    if (sandbox_row_is_over(&now)) /* a DELETE that the host did not end */
         service_remove_later(p->s, &row->id);
     return 0;
 }

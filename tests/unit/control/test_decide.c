@@ -120,7 +120,7 @@ static void a_row_that_is_over_destroys(void **state)
     assert_int_equal(reconcile_decide(&full, &failed, &said), RECONCILE_DESTROY);
     said = (struct reconcile_report){
         .status = SANDBOX_STOPPED, .reason = REASON_DESTROYED, .revision = 8};
-    assert_int_equal(reconcile_decide(&full, &destroyed, &said), RECONCILE_NOTHING);
+    assert_int_equal(reconcile_decide(&full, &destroyed, &said), RECONCILE_DESTROY);
 }
 
 static void only_a_row_that_is_over_destroys(void **state)

@@ -84,7 +84,7 @@ static void check_progress(const struct combination *c, enum reconcile_action ac
         assert_int_equal(action, c->has_report ? RECONCILE_UNKNOWN : RECONCILE_NOTHING);
         return;
     }
-    if (c->has_report && over && c->said.reason != REASON_DESTROYED)
+    if (c->has_report && over)
         assert_int_equal(action, RECONCILE_DESTROY);
     if (c->has_report && !over && !c->said.only_auto_paused && c->said.revision > c->row.revision &&
         !(c->row.status == SANDBOX_PENDING && c->said.status == SANDBOX_PENDING))
