@@ -42,6 +42,7 @@ struct sandbox {
     int64_t retry_ms;      /* monotonic: no auto-pause before; life.lock */
     uint64_t acknowledged; /* revision of an auto-pause that the database has; life.lock */
     unsigned failures;     /* auto-pauses that failed in a row; life.lock */
+    bool journal_owed;     /* state.json may say something else: it is written again; life.lock */
     char last_request[LIMIT_REQUEST_ID_MAX + 1]; /* of the last pause or resume that worked */
 
     /* Owned by who holds the transition. */
@@ -50,7 +51,10 @@ struct sandbox {
     struct phases *phases;            /* of the operation under way, or NULL */
     const struct life_create *create; /* while it is being created */
     struct generation *source;        /* that its VM was restored from; its files are closed */
-    int dir_fd;                       /* its folder, -1 when not open */
+    /* Of a pause that failed, while journal_owed: state.json may name it. Pinned until that is
+     * over; none otherwise. */
+    struct uuid doubtful;
+    int dir_fd; /* its folder, -1 when not open */
     bool reserved;
     bool booting; /* holds a boot place */
     bool has_slot;
@@ -119,7 +123,8 @@ bool sandbox_event(
  */
 void registry_changed_locked(struct life *l, struct sandbox *s);
 void sandbox_info(struct sandbox *s, struct life_info *ret);
-/* Makes the present state durable. Holder of the transition only. */
+/* Makes the present state durable. A failure leaves it owed: the reaper tries again. Holder of the
+ * transition only. */
 int sandbox_journal(struct sandbox *s, struct err *e);
 /* Notes the present state and the slot in the run folder, which dies with the power. Holder of the
  * transition only, but for a sandbox that runs: then its slot is constant. */
@@ -158,7 +163,8 @@ int resources_remove_files(struct sandbox *s, struct err *e);
 int source_open(struct sandbox *s, struct err *e);
 /* Lets its blobs go. Idempotent; once the VM is gone. */
 void source_close(struct sandbox *s);
-/* Takes the pins of the entry away: its generation, and live snapshots. Idempotent. */
+/* Takes the pins of the entry away: its generation, live snapshots, what state.json may name.
+ * Idempotent. */
 void source_unpin(struct sandbox *s);
 /* The pins of live snapshots alone: their VM is gone. */
 void source_unpin_live(struct sandbox *s);
@@ -236,20 +242,6 @@ void reaper_stop(struct reaper *r);
 void reaper_tidy_later(struct reaper *r, const struct sandbox_id *id);
 
 /* --- recover.c: what an earlier agent left --- */
-
-/* What becomes of a sandbox, by what the two journals say of it. */
-enum recovery {
-    RECOVER_UNDO,    /* nobody was told of it: it goes, with its VM */
-    RECOVER_ADOPT,   /* it was reported running: its VM is looked for */
-    RECOVER_STOP,    /* it ran, and not on this boot, or nothing is known of its VM */
-    RECOVER_KEEP,    /* it had ended, or sleeps: stays as it is */
-    RECOVER_BACK,    /* a resume that nobody was told of: it sleeps on, its VM goes */
-    RECOVER_DAMAGED, /* stays visible and untouched */
-    RECOVERY_COUNT
-};
-/* Pure. `state` and `run` are NULL when there is no such file. */
-enum recovery recover_decide(
-    const struct journal_entry *state, bool state_damaged, const struct journal_entry *run);
 
 /* Adopts VMs, ends those of unfinished creates, opens the network around the adopted ones, and
  * fills the table, with the pins of what it names. `ret_all_known`: each could be read. A sandbox

@@ -107,3 +107,19 @@ bool machine_next(struct machine_state *s, enum machine_event event, struct mach
     }
     return false;
 }
+
+enum recovery recover_decide(
+    const struct machine_state *state, bool state_damaged, const struct machine_state *run)
+{
+    if (state_damaged)
+        return RECOVER_DAMAGED;
+    if (!state)
+        return RECOVER_UNDO;
+    if (state->status == SANDBOX_STOPPED || state->status == SANDBOX_PAUSED)
+        return RECOVER_KEEP;
+    if (!run)
+        return RECOVER_STOP;
+    if (run->status == SANDBOX_RESUMING)
+        return RECOVER_BACK;
+    return run->status == SANDBOX_PENDING ? RECOVER_UNDO : RECOVER_ADOPT;
+}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What happens next, given a sandbox's state and an event: a pure function. It decides; life/ does.
+ * What happens next, given a sandbox's state and an event, and what becomes of one that an earlier
+ * agent left: pure functions. They decide; life/ does.
  *
  *   pending -> running <-> pausing -> paused -> resuming -> running
  *                 any with a VM -> stopped (vm_exited) -> resuming (restored) -> running
@@ -54,5 +55,20 @@ struct machine_actions {
  * means nothing in that state, e.g. the exit of a VM that was destroyed already. */
 bool machine_next(
     struct machine_state *state, enum machine_event event, struct machine_actions *ret);
+
+/* What becomes of a sandbox, by what the two journals say of it. */
+enum recovery {
+    RECOVER_UNDO,    /* nobody was told of it: it goes, with its VM */
+    RECOVER_ADOPT,   /* it was reported running: its VM is looked for */
+    RECOVER_STOP,    /* it ran, and not on this boot, or nothing is known of its VM */
+    RECOVER_KEEP,    /* it had ended, or sleeps: stays as it is */
+    RECOVER_BACK,    /* a resume that nobody was told of: it sleeps on, its VM goes */
+    RECOVER_DAMAGED, /* stays visible and untouched */
+    RECOVERY_COUNT
+};
+/* `state` is what its durable journal says, `run` what the run folder's does: NULL when there is no
+ * such file. */
+enum recovery recover_decide(
+    const struct machine_state *state, bool state_damaged, const struct machine_state *run);
 
 #endif

@@ -325,8 +325,10 @@ static int fall_asleep(struct taking *t, struct err *e)
         entry.disk_only = 0;
         entry.slot = 0;
         uuid_format(&t->manifest.id, entry.generation);
+        /* A write that failed may be there all the same: until another one has worked, the
+         * generation that it names stays. */
         if (journal_write(s->dir_fd, JOURNAL_STATE_FILE, &entry, e) < 0) {
-            generation_unpin(s->life->generations, &t->manifest.id);
+            s->doubtful = t->manifest.id;
             return -1;
         }
     }
@@ -429,6 +431,10 @@ int pause_sandbox(struct sandbox *s, enum pause_kind kind, struct phases *phases
     struct taking t = {.s = s, .phases = phases, .cancel_fd = -1};
     struct machine_actions actions;
     int rc;
+    if (s->journal_owed && sandbox_journal(s, e) < 0) {
+        log_err("cannot pause, its journal cannot be written: %s", e->msg);
+        return pause_error(s, e);
+    }
     if (!sandbox_event(s, kind == PAUSE_IDLE ? EVENT_IDLE : EVENT_PAUSE, NULL, &actions))
         return sandbox_bad_state(s->entry.state.status, "running", e);
     monitor_forget(s);

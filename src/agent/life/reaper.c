@@ -112,7 +112,7 @@ static size_t find_overdue(struct life *l, struct overdue *dst, size_t max)
     MUTEX_GUARD(&l->lock);
     for (size_t b = 0; b < REGISTRY_BUCKETS; b++)
         for (struct sandbox *s = l->buckets[b]; s && n < max; s = s->next) {
-            int64_t ms = s->in_transition ? -1 : overdue_ms(s, now, mono);
+            int64_t ms = s->in_transition ? -1 : s->journal_owed ? 0 : overdue_ms(s, now, mono);
             if (ms >= 0)
                 dst[n++] = (struct overdue){s->entry.id, ms};
         }
@@ -164,6 +164,8 @@ static void pause_idle(struct sandbox *s)
     struct err e = {0};
     if (!sandbox_trylock(s))
         return;
+    if (s->listed && s->journal_owed && sandbox_journal(s, &e) < 0)
+        log_warn_limited("what a sandbox is cannot be written down: %s", e.msg);
     if (still_overdue(s)) {
         phases_begin(&phases);
         s->operation = "pause";

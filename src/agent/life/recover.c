@@ -31,22 +31,6 @@
 
 enum { SLOTS_READY = 16 }; /* prepared ahead: enough for a burst, each costs a namespace */
 
-enum recovery recover_decide(
-    const struct journal_entry *state, bool state_damaged, const struct journal_entry *run)
-{
-    if (state_damaged)
-        return RECOVER_DAMAGED;
-    if (!state)
-        return RECOVER_UNDO;
-    if (state->state.status == SANDBOX_STOPPED || state->state.status == SANDBOX_PAUSED)
-        return RECOVER_KEEP;
-    if (!run)
-        return RECOVER_STOP;
-    if (run->state.status == SANDBOX_RESUMING)
-        return RECOVER_BACK;
-    return run->state.status == SANDBOX_PENDING ? RECOVER_UNDO : RECOVER_ADOPT;
-}
-
 /* One sandbox found on disk, and what was decided. */
 struct found {
     struct sandbox *s;
@@ -97,8 +81,8 @@ static struct found read_one(struct sandbox *s)
         has_state = false;
         (void)err_set(&e, ERR_INVALID, "its journal names another sandbox");
     }
-    what = recover_decide(has_state ? &state : NULL, !has_state && e.errnum != ENOENT,
-        has_run && strcmp(run.id.text, s->entry.id.text) == 0 ? &run : NULL);
+    what = recover_decide(has_state ? &state.state : NULL, !has_state && e.errnum != ENOENT,
+        has_run && strcmp(run.id.text, s->entry.id.text) == 0 ? &run.state : NULL);
     if (what == RECOVER_DAMAGED)
         log_err("sandbox is damaged id=%s: %s", s->entry.id.text, e.msg);
     else if (what == RECOVER_ADOPT)

@@ -253,14 +253,28 @@ void sandbox_info(struct sandbox *s, struct life_info *ret)
     memcpy(ret->host_ip, s->host_ip, sizeof ret->host_ip);
 }
 
+static void set_owed(struct sandbox *s, bool owed)
+{
+    MUTEX_GUARD(&s->life->lock);
+    s->journal_owed = owed;
+}
+
 int sandbox_journal(struct sandbox *s, struct err *e)
 {
     struct life_info now;
     sandbox_info(s, &now);
     now.entry.secret[0] = now.entry.live[0] = '\0'; /* of a VM; they are of no use without it */
-    if (sandbox_open_dir(s, e) < 0)
+    if (sandbox_open_dir(s, e) < 0 ||
+        journal_write(s->dir_fd, JOURNAL_STATE_FILE, &now.entry, e) < 0) {
+        set_owed(s, true);
         return -1;
-    return journal_write(s->dir_fd, JOURNAL_STATE_FILE, &now.entry, e);
+    }
+    set_owed(s, false);
+    if (!uuid_is_none(&s->doubtful)) {
+        generation_unpin(s->life->generations, &s->doubtful);
+        s->doubtful = (struct uuid){0};
+    }
+    return 0;
 }
 
 static void run_file_name(const struct sandbox *s, char dst[RUN_FILE_NAME_MAX])

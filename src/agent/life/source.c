@@ -75,6 +75,9 @@ void source_unpin(struct sandbox *s)
         s->entry.generation[0] = '\0';
     }
     unpin_text(s->life, slice_cstr(generation));
+    if (!uuid_is_none(&s->doubtful))
+        generation_unpin(s->life->generations, &s->doubtful);
+    s->doubtful = (struct uuid){0};
 }
 
 bool source_add_live(struct sandbox *s, const struct uuid *generation)

@@ -2,6 +2,7 @@
 #include "fixture.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,14 @@
 int sandbox_syncs;
 int data_syncs;
 bool no_fsync;
+bool folder_syncs_fail;
 void (*on_crash_point)(const char *operation, const char *step);
+
+static bool is_folder(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
 
 /* The linker puts these two in place of the real ones. */
 int __wrap_fsync(int fd);
@@ -30,6 +38,10 @@ int __wrap_fsync(int fd)
         (void)__atomic_add_fetch(&data_syncs, 1, __ATOMIC_SEQ_CST);
     if (strstr(path, "/sandboxes/"))
         (void)__atomic_add_fetch(&sandbox_syncs, 1, __ATOMIC_SEQ_CST);
+    if (folder_syncs_fail && strstr(path, "/sandboxes/") && is_folder(fd)) {
+        errno = EIO;
+        return -1;
+    }
     return no_fsync ? 0 : __real_fsync(fd);
 }
 

@@ -45,6 +45,9 @@ void leave_life(struct fixture *f);
 extern int sandbox_syncs;
 extern int data_syncs;
 extern bool no_fsync; /* only counts, in a folder in memory: faster, where no real power is cut */
+/* Those of sandboxes' folders: what was renamed there before is there, or comes again, nobody
+ * knows. */
+extern bool folder_syncs_fail;
 
 /* Called by the thread that reaches a crash point; NULL: nobody is. */
 extern void (*on_crash_point)(const char *operation, const char *step);

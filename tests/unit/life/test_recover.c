@@ -145,9 +145,8 @@ static void recovery_is_decided_by_evidence(void **state)
 {
     for (int status = -2; status < SANDBOX_STATUS_COUNT; status++)
         for (int run = -1; run < SANDBOX_STATUS_COUNT; run++) {
-            struct journal_entry s = {
-                .state.status = (enum sandbox_status)(status < 0 ? 0 : status)};
-            struct journal_entry r = {.state.status = (enum sandbox_status)(run < 0 ? 0 : run)};
+            struct machine_state s = {.status = (enum sandbox_status)(status < 0 ? 0 : status)};
+            struct machine_state r = {.status = (enum sandbox_status)(run < 0 ? 0 : run)};
             enum recovery what =
                 recover_decide(status < 0 ? NULL : &s, status == -2, run < 0 ? NULL : &r);
             if (status == -2)
