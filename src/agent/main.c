@@ -11,6 +11,7 @@
 
 #include "agent/agent.h"
 #include "agent/net/net.h"
+#include "base/alloc.h"
 #include "base/log.h"
 
 static const char usage[] =
@@ -71,6 +72,7 @@ int main(int argc, char **argv)
         (void)fputs(usage, stderr);
         return 2;
     }
+    alloc_init();
     /* Before any thread starts, so that all inherit it and only sigwait takes these. */
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGTERM);

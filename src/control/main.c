@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define LOG_MODULE "control"
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -66,6 +67,7 @@ int main(int argc, char **argv)
     struct err e = {0};
     sigset_t stop;
     int ready_fd = parse_args(argc, argv);
+    alloc_init();
     (void)umask(077);
     (void)signal(SIGPIPE, SIG_IGN);
     /* Blocked before any thread starts, so that only sigwait gets them. */
