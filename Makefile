@@ -31,7 +31,7 @@ setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 FUZZ_SECONDS ?= 60
 
 .PHONY: help build release guest test-build clang test-data test-node lab-data setup-build setup-test \
-	up down image-base test lab bench fuzz fmt lint clean
+	up down image-base test lab bench soak fuzz fmt lint clean
 
 # $(call compile,FOLDER): first configures again if a build file has changed, which is of interest
 # only when it fails; then builds. Says nothing but the compiler's words.
@@ -51,6 +51,7 @@ help: build
 	@echo "  make lint    check the rules of the source tree"
 	@echo "  make fmt     format the source"
 	@echo "  make bench   run the benchmarks"
+	@echo "  make soak    half an hour of churn on real VMs; shows what grows"
 	@echo "  make fuzz    fuzz each parser of untrusted bytes for FUZZ_SECONDS (60)"
 	@echo "  make clean   remove what was built; keeps var/"
 
@@ -137,6 +138,12 @@ bench: setup-test test-data $(build)/bench/build.ninja
 	@echo "== building the benchmarks (build/bench)"
 	@ninja -C $(build)/bench --quiet
 	@$(build)/bench/bench/torpor-bench
+
+# TORPOR_SOAK_SECONDS (1800) long; see tests/soak/main.c.
+soak: setup-test test-data $(build)/bench/build.ninja
+	@echo "== building (build/bench)"
+	@ninja -C $(build)/bench --quiet
+	@$(build)/bench/tests/soak/torpor-soak
 
 # Starts from the inputs in tests/fuzz/corpus; what else it finds stays in build/fuzz/corpus. A
 # finding stops it, and the input is in build/fuzz.

@@ -30,22 +30,22 @@ static void keep_header(
     (void)snprintf(dst, n, "%.*s", (int)v.n, v.p ? v.p : "");
 }
 
-static void keep_answer(struct http_conn *c, int64_t deadline, struct reply *ret)
+static int keep_answer(struct http_conn *c, int64_t deadline, struct reply *ret, struct err *e)
 {
     const struct http_response_head *head;
-    struct err e = {0};
-    if (http_recv_head(c, &head, deadline, &e) < 0)
-        fail_msg("no answer: %s", e.msg);
+    if (http_recv_head(c, &head, deadline, e) < 0)
+        return -1;
     *ret = (struct reply){.status = head->status, .body = BUF_INIT(BODY_MAX)};
     arena_init(&ret->arena, ARENA_MAX);
     keep_header(head, "Retry-After", ret->retry_after, sizeof ret->retry_after);
     keep_header(head, "Allow", ret->allow, sizeof ret->allow);
     keep_header(head, "X-Request-Id", ret->request_id, sizeof ret->request_id);
     keep_header(head, "X-Next-Cursor", ret->next_cursor, sizeof ret->next_cursor);
-    if (http_recv_body_all(c, &ret->body, deadline, &e) < 0)
-        fail_msg("broken answer: %s", e.msg);
-    if (json_parse(buf_slice(&ret->body), &ret->arena, &ret->json, &e) < 0)
+    if (http_recv_body_all(c, &ret->body, deadline, e) < 0)
+        return -1;
+    if (json_parse(buf_slice(&ret->body), &ret->arena, &ret->json, e) < 0)
         ret->json = NULL;
+    return 0;
 }
 
 static struct http_conn *send_request(
@@ -74,15 +74,20 @@ static struct http_conn *send_request(
     return c;
 }
 
+int api_ask(const struct stack *s, const struct api_request *q, struct reply *ret, struct err *e)
+{
+    int64_t deadline = deadline_in_ms(CALL_MS);
+    struct http_conn *c = send_request(s, q, deadline, e);
+    int rc = c ? keep_answer(c, deadline, ret, e) : -1;
+    (void)http_conn_free(c);
+    return rc;
+}
+
 void api_send(const struct stack *s, const struct api_request *q, struct reply *ret)
 {
     struct err e = {0};
-    int64_t deadline = deadline_in_ms(CALL_MS);
-    struct http_conn *c = send_request(s, q, deadline, &e);
-    if (!c)
+    if (api_ask(s, q, ret, &e) < 0)
         fail_msg("%s %s: %s", q->method, q->path, e.msg);
-    keep_answer(c, deadline, ret);
-    (void)http_conn_free(c);
 }
 
 int api_try(const struct stack *s, const char *method, const char *path, const char *body)

@@ -78,6 +78,8 @@ struct api_request {
     struct slice body;
 };
 void api_send(const struct stack *s, const struct api_request *q, struct reply *ret);
+/* The same, and -1 when there is no whole answer; `ret` may be reply_done either way. */
+int api_ask(const struct stack *s, const struct api_request *q, struct reply *ret, struct err *e);
 
 /* Text of a member of the answer, by a path such as "error.code"; "" when absent or no string. */
 const char *reply_text(struct reply *r, const char *path);
