@@ -37,6 +37,8 @@ struct sandbox {
     uint64_t watch_key;     /* of its VMM in the monitor; 0: not watched */
 
     bool in_transition;    /* life.lock */
+    bool is_unwanted;      /* whoever destroys it waits for the transition; life.lock */
+    struct vmm *killable;  /* `vmm`, while others may kill it; life.lock */
     unsigned calls;        /* of ours into its guest, under way; life.lock */
     int cancel_fd;         /* eventfd that breaks off an auto-pause under way, else -1; life.lock */
     int64_t retry_ms;      /* monotonic: no auto-pause before; life.lock */
@@ -63,7 +65,7 @@ struct sandbox {
     int64_t noted_at_ms; /* last_active_at_ms of the last sandbox_note; life.lock */
 
     /* Set before the sandbox runs; whoever is counted in `calls` and has seen `running` may use it.
-     * A resume replaces it when no call is left. */
+     * A resume replaces it when no call is left, under life.lock: whoever destroys closes it. */
     struct guest *guest;
 };
 
@@ -144,6 +146,13 @@ int sandbox_wait_calls(struct sandbox *s, struct err *e);
 int sandbox_open_dir(struct sandbox *s, struct err *e);
 /* Whoever holds the transition of an auto-pause lets it be broken off. */
 void sandbox_cancel_pause(struct sandbox *s);
+/* Takes the transition of a sandbox that is to be destroyed. Nobody waits for what is under way:
+ * its VMM is killed and its calls fail, so it ends. With another revision than `expected_revision`
+ * (0: any) it only waits. ERR_CONFLICT as sandbox_lock. */
+int sandbox_lock_to_destroy(struct sandbox *s, uint64_t expected_revision, struct err *e);
+/* Holder of the transition: `v` is the VMM now (NULL: none any more), and may be killed by others.
+ * ERR_UNAVAILABLE when the sandbox is to be destroyed meanwhile. */
+int sandbox_set_vmm(struct sandbox *s, struct vmm *v, struct err *e);
 
 /* --- resources.c: what a sandbox has of its host, as steps --- */
 

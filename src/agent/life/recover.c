@@ -151,7 +151,7 @@ static void adopt_vmm(struct found *f)
 {
     struct err e = {0};
     f->s->vmm = vmm_adopt(&f->s->life->vmm_host, &f->s->entry.id, &e);
-    if (f->s->vmm)
+    if (f->s->vmm && sandbox_set_vmm(f->s, f->s->vmm, &e) == 0)
         return;
     f->what = RECOVER_STOP;
     log_warn("no VM to adopt id=%s: %s", f->s->entry.id.text, e.msg);

@@ -229,6 +229,42 @@ void sandbox_cancel_pause(struct sandbox *s)
         (void)eventfd_write(s->cancel_fd, 1);
 }
 
+/* Who holds the transition sees all calls of this fail at once. Under life.lock. */
+static void abandon_locked(struct sandbox *s)
+{
+    s->is_unwanted = true;
+    if (s->cancel_fd >= 0)
+        (void)eventfd_write(s->cancel_fd, 1);
+    if (s->killable)
+        vmm_kill(s->killable);
+    if (s->guest)
+        guest_close(s->guest);
+}
+
+int sandbox_lock_to_destroy(struct sandbox *s, uint64_t expected_revision, struct err *e)
+{
+    int rc;
+    {
+        MUTEX_GUARD(&s->life->lock);
+        if (s->in_transition &&
+            (expected_revision == 0 || expected_revision == s->entry.state.revision))
+            abandon_locked(s);
+    }
+    rc = sandbox_lock(s, e);
+    MUTEX_GUARD(&s->life->lock);
+    s->is_unwanted = false;
+    return rc;
+}
+
+int sandbox_set_vmm(struct sandbox *s, struct vmm *v, struct err *e)
+{
+    MUTEX_GUARD(&s->life->lock);
+    s->killable = v;
+    if (!v || !s->is_unwanted)
+        return 0;
+    return err_set(e, ERR_UNAVAILABLE, "the sandbox is being destroyed");
+}
+
 bool sandbox_event(
     struct sandbox *s, enum machine_event event, const char *message, struct machine_actions *ret)
 {

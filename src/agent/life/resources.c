@@ -195,7 +195,7 @@ static int start_vmm(
             .n_layers = layers->n,
             .source = source},
         e);
-    return s->vmm ? 0 : -1;
+    return s->vmm ? sandbox_set_vmm(s, s->vmm, e) : -1;
 }
 
 static int begin_restored(struct sandbox *s, const struct layers *layers, struct err *e)
@@ -240,6 +240,7 @@ static int vmm_end(void *ctx, struct err *e)
     if (!s->vmm)
         return 0;
     monitor_forget(s);
+    (void)sandbox_set_vmm(s, NULL, e);
     if (vmm_stop(s->vmm, deadline_in_ms(STOP_MS), e) < 0)
         return -1;
     s->vmm = vmm_free(s->vmm);
@@ -283,14 +284,19 @@ static int replace_guest(struct sandbox *s, struct err *e)
 {
     char token[HOST_TOKEN_CHARS + 1];
     struct guest *g;
+    struct guest *former;
     static_assert((int)HOST_TOKEN_CHARS == (int)GUEST_TOKEN_CHARS, "one token");
     if (host_token(&s->life->host, &s->entry.id, /* token_epoch= */ 0, token, e) < 0)
         return -1;
     g = guest_new(s->slot.host_ip, token);
     if (!g)
         return err_set(e, ERR_NOMEM, "out of memory");
-    (void)guest_free(s->guest);
-    s->guest = g;
+    {
+        MUTEX_GUARD(&s->life->lock);
+        former = s->guest;
+        s->guest = g;
+    }
+    (void)guest_free(former);
     return 0;
 }
 

@@ -254,8 +254,7 @@ int life_destroy(struct life *l, const struct sandbox_id *id, uint64_t expected_
         *ret_revision = 0;
         return 0;
     }
-    sandbox_cancel_pause(s);
-    rc = sandbox_lock(s, e);
+    rc = sandbox_lock_to_destroy(s, expected_revision, e);
     if (rc == 0) {
         if (s->listed)
             rc = destroy(s, expected_revision, ret_revision, e);

@@ -428,6 +428,13 @@ static int reap_shim(const struct vmm *v, struct err *e)
     return 0;
 }
 
+void vmm_kill(const struct vmm *v)
+{
+    struct err ignored;
+    if (v->vmm_pidfd >= 0)
+        (void)proc_signal(v->vmm_pidfd, SIGKILL, &ignored);
+}
+
 int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
 {
     if (v->stopped)

@@ -120,6 +120,9 @@ pid_t vmm_shim_pid(const struct vmm *v);
  * the socket. Idempotent. Returns 0 or -1 when something is still there at the deadline. Until it
  * has been called the shim keeps how the VMM ended, also for another agent. */
 int vmm_stop(struct vmm *v, int64_t deadline, struct err *e);
+/* SIGKILL to the VMM, so that whatever is under way with the handle ends. Any thread, while the
+ * handle is open; all that is left to do is its holder's. */
+void vmm_kill(const struct vmm *v);
 /* Closes the handle; what runs keeps running. NULL is fine; returns NULL. */
 struct vmm *vmm_free(struct vmm *v);
 

@@ -11,6 +11,7 @@
 
 enum {
     DESTROY_MS = 60000,
+    SETTLE_MS = 2000, /* what is well ends meanwhile, mostly */
     UPDATE_MS = 10000,
     PING_MS = 5000,
     ROW_ARENA_BYTES = 1024 * 1024, /* one row with the largest metadata, read twice and merged */
@@ -69,6 +70,22 @@ static int destroy_locked(struct service *s, const struct sandbox_row *row, stru
     return 0;
 }
 
+/* A pause, a resume or a snapshot that takes long, because a VM hangs or is large, is not waited
+ * for: the host breaks it off when it is told to destroy, and then it ends here too. */
+static int lock_to_destroy(
+    struct service *s, const struct sandbox_row *row, struct lock_entry *ret, struct err *e)
+{
+    int64_t wait_ms = s->config.lock_wait_ms;
+    int64_t settle_ms = wait_ms < SETTLE_MS ? wait_ms : SETTLE_MS;
+    if (lock_acquire(&s->locks, &row->id, deadline_in_ms(settle_ms), ret, e) == 0)
+        return 0;
+    *e = (struct err){0};
+    if (lock_breaks_off(&s->locks, &row->id) &&
+        (service_check_host(s, row, e) < 0 || service_destroy_on_host(s, &row->id, e) < 0))
+        return -1;
+    return lock_acquire(&s->locks, &row->id, deadline_in_ms(wait_ms), ret, e);
+}
+
 int service_destroy(
     struct service *s, const struct principal *who, const struct sandbox_id *id, struct err *e)
 {
@@ -77,8 +94,7 @@ int service_destroy(
     AUTO_LOCK lock = {0};
     arena_init(&arena, ROW_ARENA_BYTES);
     /* Not there (or another team's) is said at once, without waiting for anybody. */
-    if (service_load(s, who, id, &arena, &row, e) < 0 ||
-        lock_acquire(&s->locks, id, deadline_in_ms(s->config.lock_wait_ms), &lock, e) < 0 ||
+    if (service_load(s, who, id, &arena, &row, e) < 0 || lock_to_destroy(s, &row, &lock, e) < 0 ||
         service_load(s, who, id, &arena, &row, e) < 0)
         return -1;
     return destroy_locked(s, &row, e);

@@ -32,12 +32,12 @@ void lock_table_done(struct lock_table *t)
     (void)pthread_mutex_destroy(&t->mutex);
 }
 
-static bool is_held(const struct lock_table *t, const struct sandbox_id *id)
+static const struct lock_entry *holder(const struct lock_table *t, const struct sandbox_id *id)
 {
     for (const struct lock_entry *x = t->held; x; x = x->next)
         if (strcmp(x->id.text, id->text) == 0)
-            return true;
-    return false;
+            return x;
+    return NULL;
 }
 
 int lock_acquire(struct lock_table *t, const struct sandbox_id *id, int64_t deadline,
@@ -45,7 +45,7 @@ int lock_acquire(struct lock_table *t, const struct sandbox_id *id, int64_t dead
 {
     struct timespec until = {.tv_sec = deadline / 1000, .tv_nsec = deadline % 1000 * 1000000};
     MUTEX_GUARD(&t->mutex);
-    while (is_held(t, id)) {
+    while (holder(t, id)) {
         if (clock_mono_ms() >= deadline)
             return err_set(e, ERR_CONFLICT, "another transition of the sandbox is under way");
         (void)pthread_cond_timedwait(&t->released, &t->mutex, &until);
@@ -53,6 +53,20 @@ int lock_acquire(struct lock_table *t, const struct sandbox_id *id, int64_t dead
     *ret = (struct lock_entry){.table = t, .id = *id, .next = t->held};
     t->held = ret;
     return 0;
+}
+
+void lock_let_break_off(struct lock_entry *held)
+{
+    MUTEX_GUARD(&held->table->mutex);
+    held->breaks_off = true;
+}
+
+bool lock_breaks_off(struct lock_table *t, const struct sandbox_id *id)
+{
+    const struct lock_entry *x;
+    MUTEX_GUARD(&t->mutex);
+    x = holder(t, id);
+    return x && x->breaks_off;
 }
 
 static void remove_entry(struct lock_table *t, struct lock_entry *entry)

@@ -21,6 +21,7 @@ struct lock_table {
 struct lock_entry {
     struct lock_table *table; /* NULL: not held */
     struct sandbox_id id;
+    bool breaks_off; /* a destroy on the host ends what the holder does */
     struct lock_entry *next;
 };
 
@@ -32,6 +33,10 @@ void lock_table_done(struct lock_table *t);
  * holds it by `ret` until lock_release. ERR_CONFLICT when the time has passed. */
 int lock_acquire(struct lock_table *t, const struct sandbox_id *id, int64_t deadline,
     struct lock_entry *ret, struct err *e);
+/* Says of a lock that is held that whoever destroys the sandbox need not wait for it. */
+void lock_let_break_off(struct lock_entry *held);
+/* True when `id` is held by somebody who lets it be broken off. */
+bool lock_breaks_off(struct lock_table *t, const struct sandbox_id *id);
 /* The caller, who holds the sandbox's lock, has changed its row. */
 void lock_note_change(struct lock_table *t);
 /* Lets go of the lock and waits until somebody has changed some row since it was held; false when

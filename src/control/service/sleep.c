@@ -52,8 +52,10 @@ int service_lock_settled(struct service *s, const struct principal *who,
     for (;;) {
         if (lock_acquire(&s->locks, id, deadline, lock, e) < 0 || load_bare(s, who, id, ret, e) < 0)
             return -1;
-        if (ret->status != SANDBOX_PAUSING && ret->status != SANDBOX_RESUMING)
+        if (ret->status != SANDBOX_PAUSING && ret->status != SANDBOX_RESUMING) {
+            lock_let_break_off(lock);
             return 0;
+        }
         if (!lock_release_and_wait(lock, deadline))
             return err_set(e, ERR_CONFLICT, "another transition of the sandbox is under way");
     }

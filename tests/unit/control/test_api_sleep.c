@@ -346,6 +346,35 @@ static void who_needs_it_reaches_a_host_that_auto_pauses(void **state)
     assert_int_equal(fake_calls(&f->agent, AGENT_EXEC), 1);
 }
 
+/* The host is told to destroy while it still pauses: that ends the pause. */
+static void a_destroy_does_not_wait_for_a_pause(void **state)
+{
+    struct fixture *f = *state;
+    char id[ID_TEXT_MAX + 1];
+    struct asker pauser;
+    struct asker remover;
+    struct request r = {.method = "POST"};
+    struct request remove = {.method = "DELETE"};
+    AUTO_ANSWER again;
+    make_sandbox(f, id);
+    r.target = at(id, "/pause");
+    fake_hold(&f->agent, AGENT_PAUSE, true);
+    asker_start(&pauser, f, &r);
+    fake_wait_held(&f->agent, AGENT_PAUSE, 1);
+    remove.target = at(id, "");
+    asker_start(&remover, f, &remove);
+    fake_wait_gone(&f->agent, id);
+    fake_hold(&f->agent, AGENT_PAUSE, false);
+    asker_join(&pauser);
+    asker_join(&remover);
+    assert_int_equal(pauser.answer.status, 503);
+    answer_done(&pauser.answer);
+    answer_done(&remover.answer); /* 204, or 409 when the pause took its time to notice */
+    ask(f, &remove, &again);
+    assert_int_equal(again.status, 204);
+    assert_state(f, id, "stopped", "destroyed");
+}
+
 static void transitions_wait_for_each_other(void **state)
 {
     struct fixture *f = *state;
@@ -555,6 +584,7 @@ int main(void)
         T(a_lost_question_is_settled),
         T(what_is_not_settled_is_waited_for),
         T(who_needs_it_reaches_a_host_that_auto_pauses),
+        T(a_destroy_does_not_wait_for_a_pause),
         T(transitions_wait_for_each_other),
         T(a_control_plane_that_stops_in_between),
         T(a_client_that_leaves_interrupts_nothing),

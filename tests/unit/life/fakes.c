@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/io.h"
+#include "proto/limits.h"
 #include "rpc/agent_v1.h"
 #include "snap/checksum.h"
 #include "snap/memory_map.h"
@@ -43,6 +44,7 @@ struct machine {
     bool running;
     bool used;
     bool stands;
+    bool killed;
     struct guest_state guest;
 };
 
@@ -108,6 +110,17 @@ static bool fails(enum fake_call call, struct err *e)
         return false;
     (void)err_sys(e, ENOENT, "open /secret/host/path");
     return true;
+}
+
+/* Waits for that descriptor when the call is to hang; a test can wait for it to be in there. */
+static int hangs(enum fake_call call, int fd, struct err *e)
+{
+    if (fakes.hang != call)
+        return 0;
+    (void)eventfd_write(fakes.stopped_fd, 1);
+    if (io_wait(fd, POLLIN, deadline_in_ms(2 * LIMIT_TRANSITION_WAIT_MS), e) < 0)
+        return -1;
+    return err_set(e, ERR_UNAVAILABLE, "it is over");
 }
 
 /* --- disk --- */
@@ -334,6 +347,13 @@ int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
     return 0;
 }
 
+void vmm_kill(const struct vmm *v)
+{
+    MUTEX_GUARD(&lock);
+    v->m->killed = true;
+    (void)eventfd_write(v->m->event_fd, 1);
+}
+
 struct vmm *vmm_free(struct vmm *v)
 {
     MUTEX_GUARD(&lock);
@@ -359,10 +379,12 @@ int vmm_sets_collect(const struct vmm_host *host, bool (*is_used)(void *ctx, con
 
 static int stand(struct vmm *v, bool stands, enum fake_call call, struct err *e)
 {
+    if (hangs(call, v->m->event_fd, e) < 0)
+        return -1;
     MUTEX_GUARD(&lock);
     if (fails(call, e))
         return -1;
-    if (!v->m->running)
+    if (!v->m->running || v->m->killed)
         return err_set(e, ERR_UNAVAILABLE, "the VMM has ended");
     set_stands(v->m, stands);
     return 0;
@@ -417,7 +439,7 @@ static int write_memory(const struct vmm_save *save, struct err *e)
 int vmm_save_memory(struct vmm *v, const struct vmm_save *save, struct vmm_saved *ret,
     int64_t deadline, struct err *e)
 {
-    if (fails(FAKE_SAVE_MEMORY, e))
+    if (fails(FAKE_SAVE_MEMORY, e) || hangs(FAKE_SAVE_MEMORY, v->m->event_fd, e) < 0)
         return -1;
     if (fakes.save_waits) {
         (void)eventfd_write(fakes.stopped_fd, 1); /* a test waits for it */
@@ -462,6 +484,7 @@ void fakes_power_cut(void)
 
 struct guest {
     unsigned slot;
+    int closed_fd; /* eventfd: it has been closed */
     bool closed;
 };
 
@@ -469,16 +492,21 @@ struct guest *guest_new(const char *host_ip, const char token[GUEST_TOKEN_CHARS 
 {
     struct guest *g = calloc(1, sizeof *g);
     g->slot = (unsigned)strtoul(strrchr(host_ip, '.') + 1, NULL, 10) / 4;
+    g->closed_fd = eventfd(0, EFD_CLOEXEC);
     return g;
 }
 
 void guest_close(struct guest *g)
 {
+    MUTEX_GUARD(&lock);
     g->closed = true;
+    (void)eventfd_write(g->closed_fd, 1);
 }
 
 struct guest *guest_free(struct guest *g)
 {
+    if (g)
+        (void)close(g->closed_fd);
     free(g);
     return NULL;
 }
@@ -507,6 +535,8 @@ static int unlock_guest(const struct guest *g, const char *secret, struct err *e
 
 int guest_wait_ready(struct guest *g, int abort_fd, int64_t deadline, struct err *e)
 {
+    if (hangs(FAKE_READY, abort_fd, e) < 0)
+        return -1;
     return fails(FAKE_READY, e) ? -1 : 0;
 }
 
@@ -520,6 +550,8 @@ int guest_prepare(struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], boo
     int64_t deadline, struct err *e)
 {
     struct guest_state *s;
+    if (hangs(FAKE_PREPARE, g->closed_fd, e) < 0)
+        return -1;
     MUTEX_GUARD(&lock);
     (void)snprintf(fakes.secret, sizeof fakes.secret, "%s", secret);
     s = reach(g, e);
@@ -538,6 +570,8 @@ int guest_wake(struct guest *g, const struct guest_identity *identity, int abort
     fakes.keeps_names = identity->keeps_machine;
     (void)snprintf(
         fakes.woken_with, sizeof fakes.woken_with, "%s", identity->secret ? identity->secret : "");
+    if (hangs(FAKE_WAKE, abort_fd, e) < 0)
+        return -1;
     return fails(FAKE_WAKE, e) ? -1 : unlock_guest(g, identity->secret, e);
 }
 

@@ -30,6 +30,7 @@ enum fake_call {
 struct fakes {
     enum fake_call fail;     /* the call that fails, until changed */
     enum fake_call fail_too; /* another one */
+    enum fake_call hang;     /* one that waits until its VMM is killed, or its guest closed */
     int slots_taken;
     int vmms_running;
     int slots_acquired_ever;
