@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Link-time stand-ins for the mechanism folders. */
 #include "fakes.h"
+#include "fakes_memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "agent/disk/disk.h"
 #include "agent/guest/guest.h"
 #include "agent/net/net.h"
 #include "agent/vmm/vmm.h"
@@ -22,8 +22,6 @@
 #include "base/io.h"
 #include "proto/limits.h"
 #include "rpc/agent_v1.h"
-#include "snap/checksum.h"
-#include "snap/memory_map.h"
 
 enum { MACHINES = 64 };
 
@@ -34,6 +32,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 struct guest_state {
     char secret[GUEST_TOKEN_CHARS + 1]; /* opens its envd; "" when that is open */
     int count;                          /* that `count` gave out last */
+    int pages[FAKE_PAGES];              /* what is in its memory: page 0 the saves, then counts */
 };
 
 /* What lives on when the agent's handle is gone. */
@@ -46,6 +45,8 @@ struct machine {
     bool stands;
     bool killed;
     struct guest_state guest;
+    struct fake_memory memory; /* as it was restored, or as a save was committed */
+    struct fake_memory saved;  /* as it was saved last */
 };
 
 /* What outlives the agent: in memory that a forked agent shares. */
@@ -104,7 +105,7 @@ int fakes_wait_stop(void)
     return eventfd_read(fakes.stopped_fd, &v);
 }
 
-static bool fails(enum fake_call call, struct err *e)
+bool fake_fails(enum fake_call call, struct err *e)
 {
     if (fakes.fail != call && fakes.fail_too != call)
         return false;
@@ -121,28 +122,6 @@ static int hangs(enum fake_call call, int fd, struct err *e)
     if (io_wait(fd, POLLIN, deadline_in_ms(2 * LIMIT_TRANSITION_WAIT_MS), e) < 0)
         return -1;
     return err_set(e, ERR_UNAVAILABLE, "it is over");
-}
-
-/* --- disk --- */
-
-int disk_overlay_create(
-    int dirfd, const char *name, uint64_t virtual_bytes, uid_t owner, struct err *e)
-{
-    int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_sys(e, errno, "create");
-    (void)close(fd);
-    return fails(FAKE_OVERLAY, e) ? -1 : 0; /* a failure may leave the file */
-}
-
-int disk_overlay_remove(int dirfd, const char *name, struct err *e)
-{
-    return unlinkat(dirfd, name, 0) < 0 && errno != ENOENT ? err_sys(e, errno, "remove") : 0;
-}
-
-int disk_layers_merge(const int *layer_fds, size_t n, int out_fd, struct err *e)
-{
-    return write(out_fd, "merged", 6) == 6 ? 0 : err_sys(e, errno, "write");
 }
 
 /* --- net --- */
@@ -195,7 +174,7 @@ int net_slot_adopt(struct net_pool *p, unsigned index, struct net_slot *ret, str
 int net_slot_acquire(struct net_pool *p, int64_t deadline, struct net_slot *ret, struct err *e)
 {
     MUTEX_GUARD(&lock);
-    if (fails(FAKE_SLOT, e))
+    if (fake_fails(FAKE_SLOT, e))
         return -1;
     for (unsigned i = 0; i < p->slots; i++) {
         if (lasting->slot_used[i])
@@ -212,7 +191,7 @@ int net_slot_acquire(struct net_pool *p, int64_t deadline, struct net_slot *ret,
 int net_slot_release(struct net_pool *p, unsigned index, struct err *e)
 {
     MUTEX_GUARD(&lock);
-    if (fails(FAKE_SLOT_RELEASE, e))
+    if (fake_fails(FAKE_SLOT_RELEASE, e))
         return -1;
     if (lasting->slot_used[index])
         fakes.slots_taken--;
@@ -285,7 +264,7 @@ struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, 
 {
     struct vmm *v;
     MUTEX_GUARD(&lock);
-    if (fails(FAKE_VMM, e))
+    if (fake_fails(FAKE_VMM, e))
         return NULL;
     v = calloc(1, sizeof *v);
     for (v->m = lasting->machines; v->m->used; v->m++)
@@ -293,6 +272,12 @@ struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, 
     *v->m = (struct machine){.id = boot->id, .used = true, .running = true};
     v->m->slot = (unsigned)strtoul(strrchr(boot->netns, '-') + 1, NULL, 10);
     v->m->event_fd = fakes.vm_event_fd = eventfd(0, EFD_CLOEXEC);
+    if (boot->source && fake_memory_restore(&v->m->memory, boot->source, e) < 0) {
+        v->m->used = false;
+        (void)close(v->m->event_fd);
+        free(v);
+        return NULL;
+    }
     fakes.vmms_running++;
     if (boot->source) {
         fakes.restores_ever++;
@@ -340,7 +325,7 @@ const char *vmm_exit_text(struct vmm *v)
 int vmm_stop(struct vmm *v, int64_t deadline, struct err *e)
 {
     MUTEX_GUARD(&lock);
-    if (fails(FAKE_VMM_STOP, e))
+    if (fake_fails(FAKE_VMM_STOP, e))
         return -1;
     machine_end(v->m);
     (void)eventfd_write(fakes.stopped_fd, 1);
@@ -382,7 +367,7 @@ static int stand(struct vmm *v, bool stands, enum fake_call call, struct err *e)
     if (hangs(call, v->m->event_fd, e) < 0)
         return -1;
     MUTEX_GUARD(&lock);
-    if (fails(call, e))
+    if (fake_fails(call, e))
         return -1;
     if (!v->m->running || v->m->killed)
         return err_set(e, ERR_UNAVAILABLE, "the VMM has ended");
@@ -394,6 +379,9 @@ int vmm_load(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
 {
     if (pread(state_fd, &v->m->guest, sizeof v->m->guest, 0) != (ssize_t)sizeof v->m->guest)
         return err_sys(e, errno, "read");
+    for (size_t i = 0; i < FAKE_PAGES; i++)
+        if (v->m->memory.pages[i].number != v->m->guest.pages[i])
+            return err_set(e, ERR_INTERNAL, "page %zu is not of the time of the state", i);
     return stand(v, /* stands= */ true, FAKE_LOAD, e);
 }
 
@@ -410,36 +398,18 @@ int vmm_pause(struct vmm *v, int64_t deadline, struct err *e)
 
 int vmm_save_state(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
 {
-    if (fails(FAKE_SAVE_STATE, e))
+    if (fake_fails(FAKE_SAVE_STATE, e))
         return -1;
+    v->m->guest.pages[0]++;
     if (write(state_fd, &v->m->guest, sizeof v->m->guest) != (ssize_t)sizeof v->m->guest)
         return err_sys(e, errno, "write");
     return 0;
 }
 
-/* 128 pages: the first stored, the others zeros. */
-static int write_memory(const struct vmm_save *save, struct err *e)
-{
-    static const char page[MEMORY_PAGE] = "page";
-    struct memory_map_writer map;
-    struct checksum_writer sums;
-    struct memory_map_blob blob = {.bytes = sizeof page};
-    memcpy(blob.uuid, save->blob.bytes, sizeof blob.uuid);
-    memory_map_writer_init(&map, save->map_fd, 128 * MEMORY_PAGE);
-    checksum_writer_init(&sums, save->sums_fd, &save->blob);
-    if (write(save->blob_fd, page, sizeof page) != (ssize_t)sizeof page)
-        return err_sys(e, errno, "write");
-    if (checksum_write(&sums, page, sizeof page, e) < 0 || checksum_write_end(&sums, e) < 0 ||
-        memory_map_write(&map, MEMORY_PAGE, 1, 0, e) < 0 ||
-        memory_map_write(&map, 127 * MEMORY_PAGE, 0, 0, e) < 0)
-        return -1;
-    return memory_map_write_end(&map, &blob, 1, e);
-}
-
 int vmm_save_memory(struct vmm *v, const struct vmm_save *save, struct vmm_saved *ret,
     int64_t deadline, struct err *e)
 {
-    if (fails(FAKE_SAVE_MEMORY, e) || hangs(FAKE_SAVE_MEMORY, v->m->event_fd, e) < 0)
+    if (fake_fails(FAKE_SAVE_MEMORY, e) || hangs(FAKE_SAVE_MEMORY, v->m->event_fd, e) < 0)
         return -1;
     if (fakes.save_waits) {
         (void)eventfd_write(fakes.stopped_fd, 1); /* a test waits for it */
@@ -448,12 +418,14 @@ int vmm_save_memory(struct vmm *v, const struct vmm_save *save, struct vmm_saved
         return err_set(e, ERR_CANCELED, "broken off");
     }
     *ret = (struct vmm_saved){.pages_stored = 1};
-    return write_memory(save, e);
+    v->m->saved = v->m->memory;
+    return fake_memory_save(&v->m->saved, v->m->guest.pages, save, e);
 }
 
 int vmm_save_commit(struct vmm *v, int64_t deadline, struct err *e)
 {
     fakes.saves_committed++;
+    v->m->memory = v->m->saved;
     return 0;
 }
 
@@ -465,7 +437,7 @@ int vmm_save_hints(struct vmm *v, int fd, uint64_t *ret_pages, int64_t deadline,
 
 int vmm_swap_overlay(struct vmm *v, int overlay_fd, int64_t deadline, struct err *e)
 {
-    return fails(FAKE_SWAP, e) ? -1 : 0;
+    return fake_fails(FAKE_SWAP, e) ? -1 : 0;
 }
 
 void fakes_power_cut(void)
@@ -537,13 +509,13 @@ int guest_wait_ready(struct guest *g, int abort_fd, int64_t deadline, struct err
 {
     if (hangs(FAKE_READY, abort_fd, e) < 0)
         return -1;
-    return fails(FAKE_READY, e) ? -1 : 0;
+    return fake_fails(FAKE_READY, e) ? -1 : 0;
 }
 
 int guest_init(
     struct guest *g, const struct guest_identity *identity, int64_t deadline, struct err *e)
 {
-    return fails(FAKE_INIT, e) ? -1 : unlock_guest(g, identity->secret, e);
+    return fake_fails(FAKE_INIT, e) ? -1 : unlock_guest(g, identity->secret, e);
 }
 
 int guest_prepare(struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], bool keep,
@@ -560,7 +532,7 @@ int guest_prepare(struct guest *g, const char secret[GUEST_TOKEN_CHARS + 1], boo
     if (s->secret[0])
         return err_set(e, ERR_AGENT, "it waits for another secret");
     (void)snprintf(s->secret, sizeof s->secret, "%s", secret);
-    return fails(FAKE_PREPARE, e) ? -1 : 0; /* a late failure: it has closed itself */
+    return fake_fails(FAKE_PREPARE, e) ? -1 : 0; /* a late failure: it has closed itself */
 }
 
 int guest_wake(struct guest *g, const struct guest_identity *identity, int abort_fd,
@@ -572,7 +544,7 @@ int guest_wake(struct guest *g, const struct guest_identity *identity, int abort
         fakes.woken_with, sizeof fakes.woken_with, "%s", identity->secret ? identity->secret : "");
     if (hangs(FAKE_WAKE, abort_fd, e) < 0)
         return -1;
-    return fails(FAKE_WAKE, e) ? -1 : unlock_guest(g, identity->secret, e);
+    return fake_fails(FAKE_WAKE, e) ? -1 : unlock_guest(g, identity->secret, e);
 }
 
 /* "count" answers with how often it was asked: what a memory that sleeps must keep. */
@@ -588,7 +560,10 @@ int guest_exec(struct guest *g, const struct agent_exec_request *req, struct buf
     if (s->secret[0])
         return err_set(e, ERR_AGENT, "it is locked");
     (void)snprintf(text, sizeof text, "%d", s->count + 1);
-    s->count += slice_is(req->cmd, "count");
+    if (slice_is(req->cmd, "count")) {
+        s->count++;
+        s->pages[1 + s->count % (FAKE_PAGES - 1)] = s->count;
+    }
     buf_append_slice(out_stdout, slice_is(req->cmd, "count") ? slice_cstr(text) : req->cmd);
     resp->stdout_bytes = buf_slice(out_stdout);
     return 0;

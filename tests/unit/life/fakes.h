@@ -54,7 +54,11 @@ struct fakes {
 };
 extern struct fakes fakes;
 
+struct err;
+
 void fakes_reset(void);
+/* Whether that call is to fail; then with an error whose text is the host's. */
+bool fake_fails(enum fake_call call, struct err *e);
 void fakes_kill_newest_vmm(void);
 /* The host loses power: VMs and slots are gone. */
 void fakes_power_cut(void);
