@@ -151,14 +151,24 @@ static int write_aside(
     return 0;
 }
 
+#define ASIDE ".tmp-"
+enum { ASIDE_RANDOM = 8 };
+
+bool io_is_leftover(const char *name)
+{
+    size_t tail = strlen(ASIDE) + ASIDE_RANDOM;
+    size_t n = strlen(name);
+    return n > tail && strncmp(name + n - tail, ASIDE, strlen(ASIDE)) == 0;
+}
+
 int io_replace_file(
     int dirfd, const char *name, const void *src, size_t n, mode_t mode, struct err *e)
 {
     char tmp[NAME_MAX + 1];
-    char suffix[9];
+    char suffix[ASIDE_RANDOM + 1];
     AUTO_CLOSE int dir = -1;
-    rand_base32(suffix, 8);
-    if (snprintf(tmp, sizeof tmp, "%s.tmp-%s", name, suffix) >= (int)sizeof tmp)
+    rand_base32(suffix, ASIDE_RANDOM);
+    if (snprintf(tmp, sizeof tmp, "%s" ASIDE "%s", name, suffix) >= (int)sizeof tmp)
         return err_set(e, ERR_INVALID, "file name too long");
     if (write_aside(dirfd, tmp, src, n, mode, e) < 0) {
         (void)unlinkat(dirfd, tmp, 0);
@@ -175,6 +185,21 @@ int io_replace_file(
     return 0;
 }
 
+/* Makes the name of what was made at `path` durable. */
+static int sync_parent(const char *path, struct err *e)
+{
+    char parent[PATH_MAX] = ".";
+    const char *slash = strrchr(path, '/');
+    AUTO_CLOSE int fd = -1;
+    if (slash)
+        (void)snprintf(
+            parent, sizeof parent, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0)
+        return err_sys(e, errno, "fsync of the folder of %s", path);
+    return 0;
+}
+
 int io_mkdir_p(const char *path, mode_t mode, struct err *e)
 {
     char part[PATH_MAX];
@@ -186,10 +211,25 @@ int io_mkdir_p(const char *path, mode_t mode, struct err *e)
             continue;
         memcpy(part, path, i);
         part[i] = '\0';
-        if (mkdir(part, i == len ? mode : 0755) < 0 && errno != EEXIST)
+        if (mkdir(part, i == len ? mode : 0755) == 0) {
+            if (sync_parent(part, e) < 0)
+                return -1;
+        } else if (errno != EEXIST) {
             return err_sys(e, errno, "mkdir %s", part);
+        }
     }
     return 0;
+}
+
+int io_open_folder(int dirfd, const char *name, struct err *e)
+{
+    int fd;
+    if (mkdirat(dirfd, name, 0700) < 0 && errno != EEXIST)
+        return err_sys(e, errno, "make folder %s", name);
+    if (fsync(dirfd) < 0)
+        return err_sys(e, errno, "fsync of the folder of %s", name);
+    fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? err_sys(e, errno, "open folder %s", name) : fd;
 }
 
 static int remove_children(int dirfd, struct err *e)

@@ -8,6 +8,7 @@
 #ifndef TORPOR_BASE_IO_H
 #define TORPOR_BASE_IO_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -33,9 +34,16 @@ int io_read_file(int dirfd, const char *path, struct buf *dst, struct err *e);
 int io_replace_file(
     int dirfd, const char *name, const void *src, size_t n, mode_t mode, struct err *e);
 
-/* Makes a folder and its missing parents, 0755 but for the last, which gets `mode`.
- * Existing ones are fine and keep their mode. */
+/* Whether that is the name of what an io_replace_file left that was cut off: it can go. */
+bool io_is_leftover(const char *name);
+
+/* Makes a folder and its missing parents, 0755 but for the last, which gets `mode`. Existing ones
+ * are fine and keep their mode; what was made is durable. */
 int io_mkdir_p(const char *path, mode_t mode, struct err *e);
+
+/* Opens the folder `name`, 0700 when it has to be made. Its name is durable then, whoever made it.
+ * Returns the descriptor or -1. */
+int io_open_folder(int dirfd, const char *name, struct err *e);
 
 /* Removes a tree below `dirfd` without following symbolic links; absent is fine. */
 int io_remove_tree(int dirfd, const char *name, struct err *e);

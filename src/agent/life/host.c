@@ -105,12 +105,12 @@ static int lock_data_folder(const struct host *h, struct err *e)
                                 : err_sys(e, errno, "lock %s", h->dir);
 }
 
-static int open_folder(int at, const char *path, mode_t mode, struct err *e)
+static int open_run_folder(const char *path, struct err *e)
 {
     int fd;
-    if (mkdirat(at, path, mode) < 0 && errno != EEXIST)
+    if (mkdir(path, 0711) < 0 && errno != EEXIST)
         return err_sys(e, errno, "mkdir %s", path);
-    fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 ? err_sys(e, errno, "open %s", path) : fd;
 }
 
@@ -154,8 +154,8 @@ static int open_all(struct host *h, const char *dir, const char *run_base, struc
     if (snprintf(h->run_dir, sizeof h->run_dir, "%s/%u", run_base, h->instance) >=
         (int)sizeof h->run_dir)
         return err_set(e, ERR_INVALID, "run folder longer than %zu bytes", sizeof h->run_dir - 1);
-    h->run_fd = open_folder(AT_FDCWD, h->run_dir, 0711, e);
-    h->sandboxes_fd = h->run_fd < 0 ? -1 : open_folder(h->dir_fd, "sandboxes", 0700, e);
+    h->run_fd = open_run_folder(h->run_dir, e);
+    h->sandboxes_fd = h->run_fd < 0 ? -1 : io_open_folder(h->dir_fd, "sandboxes", e);
     return h->sandboxes_fd < 0 ? -1 : 0;
 }
 

@@ -24,23 +24,16 @@
 #include "agent/life/phases.h"
 #include "agent/life/snapshots.h"
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/log.h"
-
-/* Opens or makes a folder of the data folder. */
-static int open_folder(const struct life *l, const char *name, int *ret, struct err *e)
-{
-    if (mkdirat(l->host.dir_fd, name, 0700) < 0 && errno != EEXIST)
-        return err_sys(e, errno, "make %s", name);
-    *ret = openat(l->host.dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return *ret < 0 ? err_sys(e, errno, "open %s", name) : 0;
-}
 
 static int open_generations(struct life *l, struct err *e)
 {
     const struct generation_store_config config = {
         .dir_fd = l->host.dir_fd, .merge_layers = disk_layers_merge};
-    if (open_folder(l, "templates", &l->templates_fd, e) < 0 ||
-        open_folder(l, "warm", &l->warm_fd, e) < 0)
+    l->templates_fd = io_open_folder(l->host.dir_fd, "templates", e);
+    l->warm_fd = l->templates_fd < 0 ? -1 : io_open_folder(l->host.dir_fd, "warm", e);
+    if (l->warm_fd < 0)
         return -1;
     l->generations = generation_store_open(&config, e);
     return l->generations ? 0 : -1;

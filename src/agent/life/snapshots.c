@@ -133,6 +133,8 @@ int snapshots_each(int dirfd, void (*each)(void *ctx, const struct snapshot *s),
         struct template_id id;
         struct snapshot s;
         struct err one = {0};
+        if (io_is_leftover(ent->d_name))
+            (void)unlinkat(dirfd, ent->d_name, 0);
         if (!is_snapshot_name(ent->d_name, &id))
             continue;
         if (snapshot_read(dirfd, &id, &s, &one) == 0) {

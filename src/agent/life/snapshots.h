@@ -28,7 +28,8 @@ int snapshot_write(int dirfd, const struct snapshot *s, struct err *e);
 int snapshot_read(int dirfd, const struct template_id *id, struct snapshot *ret, struct err *e);
 /* Durable; what is not there is removed already. */
 int snapshot_remove(int dirfd, const struct template_id *id, struct err *e);
-/* Every one that can be read; those that cannot are logged and counted. */
+/* Every one that can be read; those that cannot are logged and counted. What writes left that were
+ * cut off goes. */
 int snapshots_each(int dirfd, void (*each)(void *ctx, const struct snapshot *s), void *ctx,
     size_t *ret_damaged, struct err *e);
 

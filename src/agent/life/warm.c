@@ -179,7 +179,9 @@ static void cool(struct warm *w, struct size *z)
 {
     char name[FILE_NAME_MAX];
     file_name(z, name);
+    /* A name that comes back with the power would name nothing; the next start sees to that. */
     (void)unlinkat(w->life->warm_fd, name, 0);
+    (void)fsync(w->life->warm_fd);
     generation_unpin(w->life->generations, &z->generation);
     z->generation = (struct uuid){0};
     z->creates = 0;
@@ -375,6 +377,7 @@ static void load_one(struct warm *w, const char *name)
     }
     if (generation_pin(w->life->generations, &z.generation, &e) < 0) {
         log_warn("warm start %s left out: %s", name, e.msg);
+        (void)unlinkat(w->life->warm_fd, name, 0);
         return;
     }
     w->sizes[w->n++] = z;
@@ -400,7 +403,9 @@ static int load_all(struct warm *w, struct err *e)
         return -1;
     }
     while ((ent = readdir(d)))
-        if (ent->d_name[0] != '.')
+        if (io_is_leftover(ent->d_name))
+            (void)unlinkat(w->life->warm_fd, ent->d_name, 0);
+        else if (ent->d_name[0] != '.')
             load_one(w, ent->d_name);
     (void)closedir(d);
     return 0;
