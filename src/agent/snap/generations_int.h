@@ -85,6 +85,7 @@ struct generation_entry {
     unsigned pins;
     bool pending;          /* its commit is under way: nobody may see it */
     bool damaged;          /* its layout could not be read; `layout` is NULL */
+    bool gutted;           /* damaged: there is no layout. Its removal was cut off, or it is lost */
     bool tidying;          /* one thread at a time */
     struct layout *layout; /* as on disk */
 };
@@ -102,7 +103,8 @@ struct generation_store {
     int blobs_fd;
     int generations_fd;
     int hints_fd;
-    bool is_incomplete;   /* some generation could not be read: no blob is removed */
+    bool synced;          /* what was there at the start is durable */
+    size_t unreadable;    /* generations; while there are any, no blob is removed */
     pthread_mutex_t lock; /* of the tables, and of which map file a layout names */
     struct uuid_table generations;
     struct uuid_table blobs;

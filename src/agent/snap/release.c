@@ -86,7 +86,7 @@ void store_release(struct generation_store *s, const struct blob_ref *refs, size
     {
         MUTEX_GUARD(&s->lock);
         for (size_t i = 0; i < n; i++)
-            is_last[i] = drop(s, &refs[i].id) && !s->is_incomplete;
+            is_last[i] = drop(s, &refs[i].id) && s->unreadable == 0;
     }
     for (size_t i = 0; i < n; i++)
         if (is_last[i])

@@ -58,9 +58,11 @@ static bool has_suffix(const char *name, const char *suffix)
            strcmp(name + UUID_TEXT, suffix) == 0;
 }
 
-/* What a tidying that was cut off left: maps and a layout that were never in place. */
+/* What a tidying that was cut off left: maps and a layout that are not, or no longer, in place. The
+ * one that is must be durable first. */
 static void sweep_folder(int folder, const struct layout *l)
 {
+    bool synced = false;
     struct err e = {0};
     int fd = open_folder(folder, ".", &e);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -70,8 +72,12 @@ static void sweep_folder(int folder, const struct layout *l)
     while ((entry = readdir(d))) {
         bool is_old_map = strncmp(entry->d_name, "memory", strlen("memory")) == 0 &&
                           strcmp(entry->d_name, l->map) != 0;
-        if (is_old_map || strcmp(entry->d_name, "layout.json.new") == 0)
-            (void)unlinkat(folder, entry->d_name, 0);
+        if (!is_old_map && strcmp(entry->d_name, "layout.json.new") != 0)
+            continue;
+        if (!synced && fsync(folder) < 0)
+            break;
+        synced = true;
+        (void)unlinkat(folder, entry->d_name, 0);
     }
     (void)closedir(d);
 }
@@ -96,9 +102,12 @@ static int enter(struct generation_store *s, const struct uuid *id, const char *
     g->node.id = *id;
     uuid_table_insert(&s->generations, &g->node);
     if (read_entry(s, id, &g->layout, &why) < 0) {
-        log_err("generation %s cannot be read and stays; nothing is collected: %s", name, why.msg);
         g->damaged = true;
-        s->is_incomplete = true;
+        g->gutted = why.errnum == ENOENT;
+        s->unreadable++;
+        if (!g->gutted)
+            log_err(
+                "generation %s cannot be read and stays; nothing is collected: %s", name, why.msg);
         return 0;
     }
     if (store_hold_layout(s, g->layout, e) == 0)
@@ -116,23 +125,11 @@ static int visit_generation(struct generation_store *s, const char *name, struct
         return enter(s, &id, name, e);
     if (!has_suffix(name, ".draft") && !has_suffix(name, ".gone")) {
         log_err("%s is no generation and stays; nothing is collected", name);
-        s->is_incomplete = true;
+        s->unreadable++;
     } else if (io_remove_tree(s->generations_fd, name, &why) < 0) {
         log_warn("cannot remove %s: %s", name, why.msg);
     }
     return 0;
-}
-
-static int make_folder(int dirfd, const char *name, int *ret_fd, struct err *e)
-{
-    if (mkdirat(dirfd, name, 0700) == 0) {
-        if (fsync(dirfd) < 0)
-            return err_sys(e, errno, "fsync");
-    } else if (errno != EEXIST) {
-        return err_sys(e, errno, "make folder %s", name);
-    }
-    *ret_fd = open_folder(dirfd, name, e);
-    return *ret_fd < 0 ? -1 : 0;
 }
 
 static int open_parts(struct generation_store *s, struct err *e)
@@ -140,9 +137,9 @@ static int open_parts(struct generation_store *s, struct err *e)
     int dirfd = s->config.dir_fd;
     if (uuid_table_init(&s->generations, e) < 0 || uuid_table_init(&s->blobs, e) < 0)
         return -1;
-    if (make_folder(dirfd, "blobs", &s->blobs_fd, e) < 0 ||
-        make_folder(dirfd, "generations", &s->generations_fd, e) < 0 ||
-        make_folder(dirfd, "hints", &s->hints_fd, e) < 0)
+    if ((s->blobs_fd = io_open_folder(dirfd, "blobs", e)) < 0 ||
+        (s->generations_fd = io_open_folder(dirfd, "generations", e)) < 0 ||
+        (s->hints_fd = io_open_folder(dirfd, "hints", e)) < 0)
         return -1;
     return each_name(s->generations_fd, visit_generation, s, e);
 }
@@ -250,24 +247,56 @@ void generation_unpin(struct generation_store *s, const struct uuid *id)
     remove_entry(s, g);
 }
 
-/* One unpinned entry, in `ctx`. */
+/* One unpinned entry. */
+struct unpinned {
+    bool gutted;
+    struct generation_entry *found;
+};
+
 static void find_unpinned(struct uuid_node *node, void *ctx)
 {
     struct generation_entry *g = (struct generation_entry *)(void *)node;
-    struct generation_entry **ret = ctx;
-    if (g->pins == 0 && !g->pending && !g->damaged && !*ret) {
-        *ret = g;
-    }
+    struct unpinned *u = ctx;
+    if (g->pins == 0 && !g->pending && g->damaged == u->gutted && g->gutted == u->gutted)
+        u->found = g;
 }
 
-static struct generation_entry *take_unpinned(struct generation_store *s)
+static bool has_unpinned(struct generation_store *s, bool gutted)
 {
-    struct generation_entry *g = NULL;
+    struct unpinned u = {.gutted = gutted};
     MUTEX_GUARD(&s->lock);
-    uuid_table_each(&s->generations, find_unpinned, &g);
-    if (g)
-        uuid_table_remove(&s->generations, &g->node);
-    return g;
+    uuid_table_each(&s->generations, find_unpinned, &u);
+    return u.found != NULL;
+}
+
+static struct generation_entry *take_unpinned(struct generation_store *s, bool gutted)
+{
+    struct unpinned u = {.gutted = gutted};
+    MUTEX_GUARD(&s->lock);
+    uuid_table_each(&s->generations, find_unpinned, &u);
+    if (!u.found)
+        return NULL;
+    uuid_table_remove(&s->generations, &u.found->node);
+    s->unreadable -= gutted;
+    return u.found;
+}
+
+/* What an agent reads may not be durable yet, when the one before it was killed. Nothing goes on
+ * account of what a power cut could still take back. */
+static bool sync_before_removal(struct generation_store *s)
+{
+    if (!s->synced && syncfs(s->blobs_fd) < 0)
+        log_warn_limited("nothing is collected, the disk does not sync: %s", strerror(errno));
+    else
+        s->synced = true;
+    return s->synced;
+}
+
+static void collect_unpinned(struct generation_store *s, bool gutted)
+{
+    struct generation_entry *g;
+    while (has_unpinned(s, gutted) && sync_before_removal(s) && (g = take_unpinned(s, gutted)))
+        remove_entry(s, g);
 }
 
 static bool is_held(struct generation_store *s, const struct uuid *id)
@@ -281,7 +310,8 @@ static int visit_blob(struct generation_store *s, const char *name, struct err *
 {
     struct uuid id;
     bool ours = has_suffix(name, ".crc") || uuid_parse(slice_cstr(name), &id);
-    if (!ours || !uuid_parse(slice_of(name, UUID_TEXT), &id) || is_held(s, &id))
+    if (!ours || !uuid_parse(slice_of(name, UUID_TEXT), &id) || is_held(s, &id) ||
+        !sync_before_removal(s))
         return 0;
     if (unlinkat(s->blobs_fd, name, 0) < 0 && errno != ENOENT)
         log_warn("cannot remove blob %s: %s", name, strerror(errno));
@@ -338,11 +368,12 @@ int generation_store_each(struct generation_store *s,
 
 int generation_store_collect(struct generation_store *s, struct err *e)
 {
-    struct generation_entry *g;
-    if (s->is_incomplete)
+    collect_unpinned(s, /* gutted= */ true);
+    if (s->unreadable > 0) {
+        log_err("%zu generations cannot be read: nothing is collected", s->unreadable);
         return 0;
-    while ((g = take_unpinned(s)))
-        remove_entry(s, g);
+    }
+    collect_unpinned(s, /* gutted= */ false);
     if (each_name(s->blobs_fd, visit_blob, s, e) < 0 ||
         each_name(s->hints_fd, visit_hints, s, e) < 0)
         return err_wrap(e, "collect generations");

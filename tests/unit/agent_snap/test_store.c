@@ -217,9 +217,14 @@ static void nothing_collected(struct fixture *f, const char *layout)
     else
         assert_int_equal(unlinkat(f->dirfd, path, 0), 0);
     reopen(f);
+    /* One that somebody names has a layout, wherever that is. */
+    assert_int_equal(generation_pin(f->store, &ids[0], &e), 0);
+    if (layout)
+        generation_unpin(f->store, &ids[0]);
     assert_int_equal(generation_store_collect(f->store, &e), 0);
     assert_int_equal(count_names(f, "blobs"), n_blobs);
-    assert_int_equal(generation_pin(f->store, &ids[0], &e), 0);
+    if (layout)
+        assert_int_equal(generation_pin(f->store, &ids[0], &e), 0);
     assert_null(generation_open(f->store, &ids[0], &e));
     assert_true(e.kind == ERR_INVALID || e.kind == ERR_UNSUPPORTED);
     generation_unpin(f->store, &ids[0]);
@@ -242,6 +247,26 @@ static void test_unreadable(void **state)
         "\"../../../../../../../../../etc/passwd\",\"bytes\":1,\"sums_sha256\":\"\"}]}"};
     for (size_t i = 0; i < ARRAY_LEN(layouts); i++)
         nothing_collected(*state, layouts[i]);
+}
+
+/* What a power cut left of a generation that was being removed keeps nothing. */
+static void test_gutted(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid ids[2];
+    struct err e = {0};
+    char path[128];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(make_generation(f, 'a', &ids[i], &e), 0);
+    path_of(path, "generations", &ids[0], "/layout.json");
+    assert_int_equal(unlinkat(f->dirfd, path, 0), 0);
+    reopen(f);
+    assert_int_equal(generation_pin(f->store, &ids[1], &e), 0);
+    assert_int_equal(generation_store_collect(f->store, &e), 0);
+    assert_int_equal(count_names(f, "generations"), 1);
+    assert_int_equal(count_names(f, "blobs"), 6);
+    generation_unpin(f->store, &ids[1]);
+    assert_int_equal(count_names(f, "blobs"), 0);
 }
 
 static void test_foreign_folder(void **state)
@@ -445,8 +470,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_manifest),
         TEST(test_unknown), TEST(test_shared_blobs), TEST(test_open_holds_blobs), TEST(test_pins),
-        TEST(test_collect), TEST(test_unreadable), TEST(test_foreign_folder),
-        TEST(test_damaged_blobs), TEST(test_foreign_blob), TEST(test_damaged_folder),
-        TEST(test_newer_manifest), TEST(test_size), TEST(test_hints), TEST(test_many)};
+        TEST(test_collect), TEST(test_unreadable), TEST(test_gutted), TEST(test_foreign_folder),
+        TEST(test_collect), TEST(test_gutted), TEST(test_foreign_folder), TEST(test_damaged_blobs),
+        TEST(test_foreign_blob), TEST(test_damaged_folder), TEST(test_newer_manifest),
+        TEST(test_size), TEST(test_hints), TEST(test_many)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
