@@ -6,8 +6,8 @@
  * refcount block, L1 table. All but about 140 bytes are zeros, so the file is sparse and three
  * small writes make it. One L1 cluster maps 4 TiB, which is the bound on a disk here; one refcount
  * block counts 2 GiB of file, QEMU adds further blocks as the file grows. The header names no
- * backing file: whoever opens the image says what lies under it. Nothing is synced: a new overlay
- * that is lost with the power belonged to a sandbox that was lost too. The format is QEMU's
+ * backing file: whoever opens the image says what lies under it. Nothing is synced: who answers
+ * for a sandbox does that, beside its boot. The format is QEMU's
  * docs/interop/qcow2.txt.
  */
 #include "agent/disk/disk.h"

@@ -196,6 +196,7 @@ enum { OVERLAY_LAYERS_MAX = 8, OVERLAY_NAME_MAX = 32 };
 /* The name of frozen layer `i`, from 1 on; they lie below OVERLAY_NAME. */
 void overlay_layer_name(unsigned i, char dst[OVERLAY_NAME_MAX]);
 unsigned overlay_layers_count(const struct sandbox *s);
+bool overlays_exist(const struct sandbox *s);
 /* Removes all of them. */
 int overlays_remove(struct sandbox *s, struct err *e);
 /* Puts all of them aside, in a folder that goes with the sandbox: a restore from an older
@@ -205,8 +206,12 @@ int overlays_put_aside(struct sandbox *s, struct err *e);
 int overlays_put_back(struct sandbox *s, struct err *e);
 /* That restore worked: what was put aside stays there, until the next one. Idempotent. */
 int overlays_keep_aside(struct sandbox *s, struct err *e);
-/* Makes an empty overlay above the present one, which becomes a layer, and lets the VM go on in it.
- * The vCPUs stand still. */
+/* Makes an empty overlay for the next freeze, durable; while the guest runs. */
+int overlays_prepare(struct sandbox *s, struct err *e);
+/* There will be no freeze. */
+void overlays_unprepare(struct sandbox *s);
+/* The present overlay becomes a layer, and the VM goes on in the one that was prepared. The vCPUs
+ * stand still. */
 int overlays_freeze(struct sandbox *s, int64_t deadline, struct err *e);
 /* What a freeze left half-way when its agent ended. */
 int overlays_settle(struct sandbox *s, struct err *e);

@@ -4,10 +4,11 @@
  * that live snapshots froze, layer-1.qcow2 the lowest. Below these lie the layers of the generation
  * that the VM was restored from, and the base image.
  *
- * Theory of operation: a freeze makes the new overlay aside (disk.next.qcow2), lets the VM go on in
- * it, and only then renames: disk.qcow2 becomes the next layer, the new one disk.qcow2. Wherever
- * the agent ends in between, renaming both later is right: an overlay that the VM was not switched
- * to is empty, and an empty one on top changes nothing. So too when the VMM says that it failed.
+ * Theory of operation: before a freeze the new overlay is made aside (disk.next.qcow2); then the VM
+ * goes on in it, and only then renames: disk.qcow2 becomes the next layer, the new one disk.qcow2.
+ * Wherever the agent ends in between, renaming both later is right: an overlay that the VM was not
+ * switched to is empty, and an empty one on top changes nothing. So too when the VMM says that it
+ * failed.
  *
  * A restore from an older generation puts all of them aside, into before-restore.new. When it works
  * that becomes before-restore; when it does not, now or because the agent ended, they are put back:
@@ -48,6 +49,12 @@ unsigned overlay_layers_count(const struct sandbox *s)
         overlay_layer_name(n + 1, name);
     while (exists(s->dir_fd, name) && ++n < OVERLAY_LAYERS_MAX);
     return n;
+}
+
+bool overlays_exist(const struct sandbox *s)
+{
+    return exists(s->dir_fd, OVERLAY_NAME) || exists(s->dir_fd, next_name) ||
+           overlay_layers_count(s) > 0;
 }
 
 /* Calls `fn` for every disk file that is there; the names are given up from the top. */
@@ -164,21 +171,35 @@ int overlays_settle(struct sandbox *s, struct err *e)
     return exists(s->dir_fd, next_name) ? take_next(s, e) : 0;
 }
 
-/* Under its name once it is whole, so that a settling never takes half of one. */
-static int make_next(struct sandbox *s, struct err *e)
+static int sync_file(const struct sandbox *s, const char *name, struct err *e)
 {
-    if (disk_overlay_remove(s->dir_fd, making_name, e) < 0 ||
-        disk_overlay_create(s->dir_fd, making_name, s->template.size_bytes, s->slot.uid, e) < 0)
+    AUTO_CLOSE int fd = openat(s->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fsync(fd) < 0)
+        return err_sys(e, errno, "fsync of %s", name);
+    return 0;
+}
+
+/* Under its name once it is whole, so that a settling never takes half of one; and durable, so that
+ * what the guest will have written out is found in it. */
+int overlays_prepare(struct sandbox *s, struct err *e)
+{
+    if (overlays_settle(s, e) < 0 || disk_overlay_remove(s->dir_fd, making_name, e) < 0 ||
+        disk_overlay_create(s->dir_fd, making_name, s->template.size_bytes, s->slot.uid, e) < 0 ||
+        sync_file(s, making_name, e) < 0 || rename_in(s, making_name, next_name, e) < 0)
         return -1;
-    return rename_in(s, making_name, next_name, e);
+    return fsync(s->dir_fd) < 0 ? err_sys(e, errno, "fsync of the sandbox's folder") : 0;
+}
+
+void overlays_unprepare(struct sandbox *s)
+{
+    struct err ignored = {0};
+    (void)disk_overlay_remove(s->dir_fd, next_name, &ignored);
 }
 
 int overlays_freeze(struct sandbox *s, int64_t deadline, struct err *e)
 {
     struct err settle = {0};
     AUTO_CLOSE int fd = -1;
-    if (overlays_settle(s, e) < 0 || make_next(s, e) < 0)
-        return -1;
     fd = openat(s->dir_fd, next_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return err_sys(e, errno, "open the new overlay");

@@ -144,8 +144,8 @@ static int add_layers(struct taking *t, struct err *e)
         if (generation_draft_add_layer_file(t->draft, s->dir_fd, name, &ignored, e) < 0)
             return -1;
     }
-    if (t->live)
-        return 0; /* the frozen one was the last of those */
+    if (t->live) /* the frozen one was the last of those; what it is called now stays so */
+        return fsync(s->dir_fd) < 0 ? err_sys(e, errno, "fsync of the sandbox's folder") : 0;
     return generation_draft_add_layer_file(t->draft, s->dir_fd, OVERLAY_NAME, &ignored, e);
 }
 
@@ -170,8 +170,7 @@ static int save_memory(struct taking *t, struct err *e)
     return vmm_save_memory(t->s->vmm, &save, &t->saved, deadline_in_ms(SAVE_MS), e);
 }
 
-/* All that must happen while the guest stands still. */
-static int take_machine(struct taking *t, struct err *e)
+static int stop_machine(struct taking *t, struct err *e)
 {
     struct sandbox *s = t->s;
     if (quiesce(t, e) < 0 || check_cancel(t, e) < 0)
@@ -182,8 +181,22 @@ static int take_machine(struct taking *t, struct err *e)
     step_done(t, "stop");
     fill_manifest(t);
     t->draft = generation_draft_new(s->life->generations, &t->manifest, e);
-    if (!t->draft || (t->live && overlays_freeze(s, deadline_in_ms(VMM_MS), e) < 0) ||
-        save_state(t, e) < 0 || check_cancel(t, e) < 0)
+    return t->draft ? 0 : -1;
+}
+
+/* All that must happen while the guest stands still. */
+static int take_machine(struct taking *t, struct err *e)
+{
+    struct sandbox *s = t->s;
+    if (t->live && overlays_prepare(s, e) < 0)
+        return -1;
+    if (stop_machine(t, e) < 0) {
+        if (t->live)
+            overlays_unprepare(s);
+        return -1;
+    }
+    if ((t->live && overlays_freeze(s, deadline_in_ms(VMM_MS), e) < 0) || save_state(t, e) < 0 ||
+        check_cancel(t, e) < 0)
         return -1;
     step_done(t, "state");
     if (save_memory(t, e) < 0)

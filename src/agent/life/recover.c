@@ -83,6 +83,9 @@ static struct found read_one(struct sandbox *s)
     }
     what = recover_decide(has_state ? &state.state : NULL, !has_state && e.errnum != ENOENT,
         has_run && strcmp(run.id.text, s->entry.id.text) == 0 ? &run.state : NULL);
+    /* Whoever was told of it had its disk: the folder was durable by then. */
+    if (what == RECOVER_STOP && state.state.status == SANDBOX_PENDING && !overlays_exist(s))
+        what = RECOVER_UNDO;
     if (what == RECOVER_DAMAGED)
         log_err("sandbox is damaged id=%s: %s", s->entry.id.text, e.msg);
     else if (what == RECOVER_ADOPT)

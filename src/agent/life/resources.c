@@ -55,9 +55,22 @@ static int folder_make(void *ctx, struct err *e)
     return s->dir_fd < 0 ? err_sys(e, errno, "open") : 0;
 }
 
+/* Without its journal a folder is what an unfinished create left. From here on the sandbox is gone,
+ * and nothing that it needed may go before this is durable. */
+static int journal_remove(struct sandbox *s, struct err *e)
+{
+    if (sandbox_open_dir(s, e) < 0)
+        return e->errnum == ENOENT ? 0 : -1;
+    if (unlinkat(s->dir_fd, JOURNAL_STATE_FILE, 0) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "remove the journal");
+    return fsync(s->dir_fd) < 0 ? err_sys(e, errno, "fsync of the sandbox's folder") : 0;
+}
+
 static int folder_remove(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
+    if (!s->hidden && journal_remove(s, e) < 0)
+        return -1;
     if (s->dir_fd >= 0)
         (void)close(TAKE_FD(s->dir_fd));
     if (io_remove_tree(s->life->host.sandboxes_fd, s->entry.id.text, e) < 0)
@@ -267,10 +280,26 @@ static int source_begin(void *ctx, struct err *e)
     return vmm_can_restore(&s->life->vmm_host, &facts, e);
 }
 
+/* An overlay that is torn cannot be started from, whatever the guest has written out. */
+static int overlay_sync(const struct sandbox *s, struct err *e)
+{
+    AUTO_CLOSE int fd = openat(s->dir_fd, OVERLAY_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fsync(fd) < 0)
+        return err_sys(e, errno, "fsync of the disk");
+    return 0;
+}
+
+/* The journal syncs what is in the folder; the folder's own name is durable only after that. */
 static int birth_write(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
-    return s->hidden ? 0 : sandbox_journal(s, e);
+    if (s->hidden)
+        return 0;
+    if (overlay_sync(s, e) < 0 || sandbox_journal(s, e) < 0)
+        return -1;
+    if (s->create && fsync(s->life->host.sandboxes_fd) < 0)
+        return err_sys(e, errno, "fsync of the folder of sandboxes");
+    return 0;
 }
 
 static void phase_end(struct sandbox *s, const char *name)
