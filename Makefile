@@ -31,7 +31,7 @@ setup_clang := CC=clang meson setup --buildtype=debugoptimized --werror
 FUZZ_SECONDS ?= 60
 
 .PHONY: help build release guest test-build clang test-data test-node lab-data setup-build setup-test \
-	up down image-base test lab bench soak fuzz fmt lint clean
+	up down image-base test crash-full lab bench soak fuzz fmt lint clean
 
 # $(call compile,FOLDER): first configures again if a build file has changed, which is of interest
 # only when it fails; then builds. Says nothing but the compiler's words.
@@ -47,6 +47,7 @@ help: build
 	@echo "  make down    stop it; its data stays"
 	@echo "  make image-base  make the image base (Debian) for it; takes a minute"
 	@echo "  make test    build everything and run all tests that this machine can run"
+	@echo "  make crash-full  cut the power at every place, not only at some that are drawn"
 	@echo "  make lab     run the tests that need KVM and device-mapper, in a machine that has them"
 	@echo "  make lint    check the rules of the source tree"
 	@echo "  make fmt     format the source"
@@ -101,6 +102,11 @@ image-base:
 test:
 	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang test-data test-node lab-data
 	@$(tools)/run-tests.sh $(build)/test
+
+# What make test draws some of by a seed: everything.
+crash-full: test-build
+	@echo "== cutting the power behind every operation"
+	@TORPOR_CRASH_FULL=1 $(build)/test/tests/unit/durability/test_durability_power 2>$(build)/crash-full.log
 
 # Kernel and images for the tests that boot VMs. Those need root too and say so themselves.
 test-data: guest

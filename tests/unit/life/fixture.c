@@ -81,7 +81,7 @@ void leave_life(struct fixture *f)
         fail_msg("life_leave: %s", e.msg);
 }
 
-static int begin(void **state, bool warm)
+struct fixture *fixture_new(bool warm)
 {
     struct fixture *f = calloc(1, sizeof *f);
     fakes_reset();
@@ -92,6 +92,12 @@ static int begin(void **state, bool warm)
     (void)snprintf(f->run, sizeof f->run, "%s/run", f->root);
     f->warm = warm;
     make_data(f);
+    return f;
+}
+
+static int begin(void **state, bool warm)
+{
+    struct fixture *f = fixture_new(warm);
     open_life(f);
     *state = f;
     return 0;

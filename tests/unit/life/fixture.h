@@ -23,6 +23,8 @@ struct fixture {
     bool warm; /* base templates start warm, from the next open_life on */
 };
 
+/* Folders with what a host needs; no agent yet. */
+struct fixture *fixture_new(bool warm);
 int fixture_setup(void **state);
 int fixture_setup_warm(void **state);
 /* Checks that nothing stays on the host. */
