@@ -17,7 +17,8 @@
  * library (one of the plan's files, at SHIM_LIBRARY in the jail) maps it as the shim says and tells
  * where (the page-fault handshake of Firecracker, over an inherited socket); the shim serves its
  * page faults (SHIM_MEMORY_UFFD) and, while the vCPUs stand still, writes what was written since
- * the restore (SAVE).
+ * the restore (SAVE). With SHIM_MEMORY_COPIED there is no library: the shim looks for the memory
+ * among the VMM's mappings, and writes the contents into it before the vCPUs run (FILL).
  *
  * Control: connections to the listening socket, root only, carry struct shim_msg in both
  * directions. Each request has one reply, SHIM_MSG_STATE or SHIM_MSG_REFUSED; SHIM_MSG_EXITED comes
@@ -103,6 +104,7 @@ enum shim_memory {
     SHIM_MEMORY_STOCK,   /* the VMM's own: no library, nothing can be saved */
     SHIM_MEMORY_PRIVATE, /* blobs are mapped privately */
     SHIM_MEMORY_UFFD,    /* the shim copies pages in when they are touched */
+    SHIM_MEMORY_COPIED,  /* the VMM's own; the shim copies all of it in ahead. No library */
     SHIM_MEMORY_COUNT
 };
 
@@ -165,6 +167,9 @@ enum shim_msg_type {
     /* Writes the working set recorded so far into the one descriptor that comes with it. Reply:
      * SAVED (`pages_stored`: how many pages it names; 0 where none is recorded). */
     SHIM_MSG_HINTS = 8,
+    /* SHIM_MEMORY_COPIED with a map: writes the contents into the memory of a VMM that has mapped
+     * it and does not run yet. Reply: STATE, or SAVE_FAILED with text and errnum. */
+    SHIM_MSG_FILL = 9,
     /* Replies and events; all carry pids, start times, id, uptime, `ended`. */
     SHIM_MSG_STARTED = 64,
     SHIM_MSG_FAILED = 65, /* text, errnum */
@@ -179,6 +184,11 @@ enum shim_msg_type {
 enum {
     SHIM_HELLO_CONTROL = 1,
     SHIM_HELLO_TAKEOVER = 2,
+};
+
+/* `flags` of messages that the shim sends. */
+enum {
+    SHIM_STATE_COPIED = 1, /* the VM's memory is SHIM_MEMORY_COPIED */
 };
 
 /* `flags` of SAVE. */

@@ -53,6 +53,7 @@ void memory_init(struct memory *m)
         .library_socket = -1,
         .mem_fd = -1,
         .pagemap_fd = -1,
+        .maps_fd = -1,
         .socket = -1,
         .uffd = -1,
         .hints_fd = -1};
@@ -253,7 +254,11 @@ int memory_prepare(struct memory *m, struct plan *p, struct err *e)
     m->old_pagemap = p->head.flags & SHIM_PLAN_OLD_PAGEMAP;
     if (m->kind == SHIM_MEMORY_STOCK)
         return 0;
-    if (load_source(m, p, e) < 0 || make_placeholder(m, e) < 0 || make_sockets(m, e) < 0)
+    if (load_source(m, p, e) < 0)
+        return err_wrap(e, "memory");
+    if (m->kind == SHIM_MEMORY_COPIED)
+        return 0;
+    if (make_placeholder(m, e) < 0 || make_sockets(m, e) < 0)
         return err_wrap(e, "memory");
     if (m->kind == SHIM_MEMORY_PRIVATE ? make_runs(m, p->head.n_layers, e) < 0
                                        : prepare_faults(m, p, e) < 0)
@@ -261,10 +266,15 @@ int memory_prepare(struct memory *m, struct plan *p, struct err *e)
     return 0;
 }
 
+static bool has_library(const struct memory *m)
+{
+    return m->kind == SHIM_MEMORY_PRIVATE || m->kind == SHIM_MEMORY_UFFD;
+}
+
 int memory_child_fds(const struct memory *m, int *fds)
 {
     int n = CHILD_BLOBS;
-    if (m->kind == SHIM_MEMORY_STOCK)
+    if (!has_library(m))
         return 0;
     fds[CHILD_PLACEHOLDER] = m->placeholder;
     fds[CHILD_SOCKET] = m->library_socket;
@@ -278,7 +288,7 @@ bool memory_child_env(const struct memory *m, unsigned n_layers, char *dst)
 {
     unsigned first = first_fd(n_layers);
     int mode = SHIM_LIBRARY_PRIVATE;
-    if (m->kind == SHIM_MEMORY_STOCK)
+    if (!has_library(m))
         return false;
     if (m->kind == SHIM_MEMORY_UFFD)
         mode = m->old_pagemap ? SHIM_LIBRARY_UFFD_OLD : SHIM_LIBRARY_UFFD;
@@ -288,25 +298,29 @@ bool memory_child_env(const struct memory *m, unsigned n_layers, char *dst)
     return true;
 }
 
-static int open_proc(pid_t pid, const char *name, struct err *e)
+static int open_proc(pid_t pid, const char *name, int flags, struct err *e)
 {
     char path[48];
     int fd;
     (void)snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
+    fd = open(path, flags | O_CLOEXEC);
     return fd < 0 ? err_sys(e, errno, "open %s of the VMM", name) : fd;
 }
 
 int memory_attach(struct memory *m, pid_t vmm, struct err *e)
 {
+    bool is_copied = m->kind == SHIM_MEMORY_COPIED;
     if (m->kind == SHIM_MEMORY_STOCK)
         return 0;
     close_fd(&m->placeholder);
     close_fd(&m->library_source);
     close_fd(&m->library_socket);
-    m->mem_fd = open_proc(vmm, "mem", e);
-    m->pagemap_fd = m->mem_fd < 0 ? -1 : open_proc(vmm, "pagemap", e);
-    return m->pagemap_fd < 0 ? -1 : 0;
+    m->mem_fd = open_proc(vmm, "mem", is_copied ? O_RDWR : O_RDONLY, e);
+    m->pagemap_fd = m->mem_fd < 0 ? -1 : open_proc(vmm, "pagemap", O_RDONLY, e);
+    if (m->pagemap_fd < 0)
+        return -1;
+    m->maps_fd = is_copied ? open_proc(vmm, "maps", O_RDONLY, e) : -1;
+    return is_copied && m->maps_fd < 0 ? -1 : 0;
 }
 
 static bool find_number(const char *text, const char *key, uint64_t *ret)

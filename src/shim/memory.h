@@ -44,6 +44,7 @@ struct memory {
     /* From its start on. */
     int mem_fd;     /* /proc/PID/mem */
     int pagemap_fd; /* /proc/PID/pagemap */
+    int maps_fd;    /* /proc/PID/maps, with SHIM_MEMORY_COPIED; -1 otherwise */
     int socket;     /* brings the handshake; -1 after it */
     bool is_mapped;
     uint64_t base;   /* in the VMM */

@@ -6,8 +6,10 @@
  * swapped; PAGEMAP_SCAN (Linux 6.7) lists these, and so do the entries of /proc/PID/pagemap on any
  * kernel, more slowly. Behind a userfaultfd all pages are anonymous: there PAGEMAP_SCAN lists those
  * that lost their write protection, if the library could ask for tracking; else all that are there
- * count, and are compared with their source. Only pages that are there are ever named: reading
- * another one through /proc/PID/mem would wait for a fault that this very thread has to serve.
+ * count, and are compared with their source. So they are in memory that was copied in whole, where
+ * one that is not there is zeros, whatever its source has (save.c). Only pages that are there are
+ * ever named: reading another one through /proc/PID/mem would wait for a fault that this very
+ * thread has to serve.
  *
  * A page that maps the kernel's page of zeros is listed as such; it need not be read.
  */
@@ -128,7 +130,7 @@ static bool is_there(const struct pages *p, uint64_t entry)
 {
     if (entry & ENTRY_SWAPPED)
         return true;
-    return (entry & ENTRY_PRESENT) && (p->m->kind == SHIM_MEMORY_UFFD || !(entry & ENTRY_FILE));
+    return (entry & ENTRY_PRESENT) && (p->m->kind != SHIM_MEMORY_PRIVATE || !(entry & ENTRY_FILE));
 }
 
 /* The next run of what is buffered, false when there is none. */

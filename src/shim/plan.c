@@ -93,6 +93,8 @@ static int check_memory(const struct shim_plan_head *h, struct err *e)
         return err_set(e, ERR_PROTOCOL, "launch plan: bad memory size");
     if (!restore && (h->n_blobs > 0 || (h->flags & SHIM_PLAN_HINTS)))
         return err_set(e, ERR_PROTOCOL, "launch plan: blobs or hints without a map");
+    if (h->memory == SHIM_MEMORY_COPIED && (h->flags & SHIM_PLAN_HINTS))
+        return err_set(e, ERR_PROTOCOL, "launch plan: hints for memory that is copied whole");
     return 0;
 }
 
@@ -184,7 +186,8 @@ int plan_parse_body(struct plan *p, struct err *e)
             return err_set(e, ERR_PROTOCOL, "launch plan: bad file %u", i);
     if (at != p->head.body_bytes)
         return err_set(e, ERR_PROTOCOL, "launch plan: bytes left over");
-    if (p->head.memory != SHIM_MEMORY_STOCK && !has_library(p))
+    if ((p->head.memory == SHIM_MEMORY_PRIVATE || p->head.memory == SHIM_MEMORY_UFFD) &&
+        !has_library(p))
         return err_set(e, ERR_PROTOCOL, "launch plan: no " SHIM_LIBRARY);
     return 0;
 }

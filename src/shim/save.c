@@ -109,9 +109,29 @@ static uint64_t same_from(const struct save *s, uint64_t end)
     return to - s->map.at;
 }
 
-/* Nothing was written up to `end`. */
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Zeros, as the kernel says, up to `end`. */
+static int save_zeros(struct save *s, uint64_t end, struct err *e)
+{
+    while (s->map.at < end) {
+        const struct memory_map_entry *at = source_at(s);
+        uint64_t n = min_u64(end, at->offset + at->length) - s->map.at;
+        s->n.pages_zero += at->blob > 0 ? n / MEMORY_PAGE : 0;
+        if (memory_map_write(&s->map, n, 0, 0, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Nothing was written up to `end`. Memory that was copied in whole has no page there. */
 static int inherit(struct save *s, uint64_t end, struct err *e)
 {
+    if (s->m->kind == SHIM_MEMORY_COPIED)
+        return save_zeros(s, end, e);
     while (s->map.at < end) {
         const struct memory_map_entry *at = source_at(s);
         uint64_t stop = at->offset + at->length < end ? at->offset + at->length : end;
@@ -226,11 +246,6 @@ static int look_around(struct save *s, size_t n, struct err *e)
     return s->params->should_stop(s->params->arg) ? err_sys(e, ECANCELED, "broken off") : 0;
 }
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The next `n` bytes were written; there is room for them. */
 static int save_chunk(struct save *s, size_t n, struct err *e)
 {
@@ -244,19 +259,6 @@ static int save_chunk(struct save *s, size_t n, struct err *e)
             return -1;
         pages += part;
         n -= part;
-    }
-    return 0;
-}
-
-/* Zeros, as the kernel says. */
-static int save_zeros(struct save *s, uint64_t end, struct err *e)
-{
-    while (s->map.at < end) {
-        const struct memory_map_entry *at = source_at(s);
-        uint64_t n = min_u64(end, at->offset + at->length) - s->map.at;
-        s->n.pages_zero += at->blob > 0 ? n / MEMORY_PAGE : 0;
-        if (memory_map_write(&s->map, n, 0, 0, e) < 0)
-            return -1;
     }
     return 0;
 }

@@ -80,6 +80,7 @@ static void fill_version_2(struct server *s, enum shim_refusal why, struct shim_
     const struct conn *c = controller(s);
     m->version_min = SHIM_VERSION_MIN;
     m->version_max = SHIM_VERSION;
+    m->flags = s->memory->kind == SHIM_MEMORY_COPIED ? SHIM_STATE_COPIED : 0;
     m->refusal = why;
     m->controller_pid = c ? (uint32_t)c->peer_pid : 0;
 }
@@ -256,6 +257,7 @@ static void handle_request(struct server *s, struct conn *c)
     case SHIM_MSG_COMMIT:
     case SHIM_MSG_CANCEL:
     case SHIM_MSG_HINTS:
+    case SHIM_MSG_FILL:
         serve_memory_request(s, c);
         break;
     default:

@@ -65,7 +65,7 @@ int serve_memory_fd(const struct server *s);
 void serve_memory(struct server *s);
 /* Ends a VMM whose handshake is overdue and returns true then. */
 bool serve_memory_deadline(struct server *s);
-/* Answers SAVE, COMMIT, CANCEL or HINTS, c->msg. */
+/* Answers SAVE, COMMIT, CANCEL, HINTS or FILL, c->msg. */
 void serve_memory_request(struct server *s, struct conn *c);
 
 #endif

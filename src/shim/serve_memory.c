@@ -4,7 +4,8 @@
  *
  * Theory of operation: a page that cannot be served, or a handshake that does not come, ends the
  * VMM with a reason, which every message carries from then on. A SAVE holds up the loop, but not
- * the page faults, and it looks whether somebody still wants it.
+ * the page faults, and it looks whether somebody still wants it. A FILL holds it up too, of a VM
+ * that does not run yet.
  */
 #include <errno.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "shim/copied.h"
 #include "shim/faults.h"
 #include "shim/serve_int.h"
 #include "snap/working_set.h"
@@ -62,20 +64,6 @@ static bool should_stop(void *arg)
            (next.type == SHIM_MSG_CANCEL || next.type == SHIM_MSG_KILL);
 }
 
-/* True when it answered: the request cannot be met. */
-static bool refuse_memory(struct server *s, struct conn *c)
-{
-    if (c->version < 3)
-        conn_refuse(s, c, SHIM_REFUSAL_TYPE);
-    else if (!c->has_control)
-        conn_refuse(s, c, SHIM_REFUSAL_NO_CONTROL);
-    else if (!s->memory->is_mapped || s->memory_failed || s->ended)
-        conn_refuse(s, c, SHIM_REFUSAL_MEMORY);
-    else
-        return false;
-    return true;
-}
-
 /* SAVED, or SAVE_FAILED when `rc` is negative. */
 static void reply_saved(
     struct server *s, struct conn *c, int rc, const struct save_numbers *n, const struct err *e)
@@ -84,6 +72,37 @@ static void reply_saved(
         conn_reply(s, c, &(struct reply){.type = SHIM_MSG_SAVE_FAILED, .error = e});
     else
         conn_reply(s, c, &(struct reply){.type = SHIM_MSG_SAVED, .numbers = n});
+}
+
+/* Memory without a handshake is looked for when it is first needed. What waits for a FILL is not
+ * what it should be before. */
+static int find_copied(struct memory *m, bool fills, struct err *e)
+{
+    if (m->is_mapped || m->kind != SHIM_MEMORY_COPIED || (m->source.file && !fills))
+        return 0;
+    if (copied_find(m, e) < 0)
+        return -1;
+    m->is_mapped = true;
+    return 0;
+}
+
+/* True when it answered: the request cannot be met. */
+static bool refuse_memory(struct server *s, struct conn *c)
+{
+    struct err e = {0};
+    if (c->version < 3)
+        conn_refuse(s, c, SHIM_REFUSAL_TYPE);
+    else if (!c->has_control)
+        conn_refuse(s, c, SHIM_REFUSAL_NO_CONTROL);
+    else if (s->memory_failed || s->ended)
+        conn_refuse(s, c, SHIM_REFUSAL_MEMORY);
+    else if (find_copied(s->memory, c->msg.type == SHIM_MSG_FILL, &e) < 0)
+        reply_saved(s, c, -1, NULL, &e);
+    else if (!s->memory->is_mapped)
+        conn_refuse(s, c, SHIM_REFUSAL_MEMORY);
+    else
+        return false;
+    return true;
 }
 
 static void handle_save(struct server *s, struct conn *c)
@@ -124,6 +143,17 @@ static void handle_hints(struct server *s, struct conn *c)
     reply_saved(s, c, rc, &n, &e);
 }
 
+static void handle_fill(struct server *s, struct conn *c)
+{
+    struct err e = {0};
+    if (s->memory->kind != SHIM_MEMORY_COPIED)
+        conn_refuse(s, c, SHIM_REFUSAL_TYPE);
+    else if (copied_fill(s->memory, &e) < 0)
+        reply_saved(s, c, -1, NULL, &e);
+    else
+        conn_send(s, c, SHIM_MSG_STATE);
+}
+
 void serve_memory_request(struct server *s, struct conn *c)
 {
     if (c->msg.type == SHIM_MSG_CANCEL && c->version >= 3)
@@ -134,6 +164,8 @@ void serve_memory_request(struct server *s, struct conn *c)
         handle_save(s, c);
     else if (c->msg.type == SHIM_MSG_COMMIT)
         handle_commit(s, c);
+    else if (c->msg.type == SHIM_MSG_FILL)
+        handle_fill(s, c);
     else
         handle_hints(s, c);
 }

@@ -45,6 +45,7 @@ static int adopt(struct vmm *v, const struct sandbox_id *id, struct err *e)
         return -1;
     v->version = m.version;
     v->can_save = m.version >= 3; /* or the shim refuses */
+    v->is_copied = m.version >= 3 && (m.flags & SHIM_STATE_COPIED);
     v->shim = (struct proc_id){.pid = (pid_t)m.shim_pid, .start_ticks = m.shim_start};
     v->vmm = (struct proc_id){.pid = (pid_t)m.vmm_pid, .start_ticks = m.vmm_start};
     if (vmm_open_pidfds(v, e) < 0)

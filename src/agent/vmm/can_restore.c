@@ -62,9 +62,10 @@ int vmm_can_restore(const struct vmm_host *host, const struct vmm_facts *saved, 
     if (strcmp(saved->driver, host->facts.driver) != 0)
         return err_set(e, ERR_UNSUPPORTED, "it was saved by the VMM \"%s\", this host has \"%s\"",
             saved->driver, host->facts.driver);
-    if (saved->snapshot_format != VMM_SNAPSHOT_FORMAT)
-        return err_set(e, ERR_UNSUPPORTED, "its snapshot format is %d, this agent knows %d",
-            saved->snapshot_format, VMM_SNAPSHOT_FORMAT);
+    if (saved->snapshot_format != VMM_SNAPSHOT_FORMAT &&
+        saved->snapshot_format != VMM_SNAPSHOT_FORMAT_COPIED)
+        return err_set(e, ERR_UNSUPPORTED, "its snapshot format is %d, this agent knows %d and %d",
+            saved->snapshot_format, VMM_SNAPSHOT_FORMAT, VMM_SNAPSHOT_FORMAT_COPIED);
     if (check_accel(host, saved, e) < 0)
         return -1;
     files = vmm_files_open_kept(host->keep_dir, saved->digest, e);

@@ -10,9 +10,6 @@
 
 struct vmm_files;
 
-/* How device state and memory are saved; another number, another way. */
-enum { VMM_SNAPSHOT_FORMAT = 1 };
-
 /* Makes sure that the files `found` (sources on the host) are kept below `keep_dir` (absolute; made
  * when missing), and stores the kept set in `*ret_files` (sources in the set's folder; the caller
  * frees it with vmm_files_free), and its digest and the version that the VMM says it has in

@@ -224,6 +224,18 @@ static int check_facts(const struct qemu_facts *f, struct err *e)
     return 0;
 }
 
+/* A device state that was saved without memory comes without the two sections that QEMU would look
+ * for, and does not say that the machine stood still: -S does. */
+static void add_incoming(struct qemu_args *a, const struct qemu_facts *f)
+{
+    add_pair(a, "-incoming", "defer");
+    if (!f->is_copied)
+        return;
+    add(a, "-S");
+    add_pair(a, "-global", "migration.send-configuration=off");
+    add_pair(a, "-global", "migration.store-global-state=off");
+}
+
 int qemu_args_build(const struct qemu_facts *f, struct qemu_args *ret, struct err *e)
 {
     struct qemu_args a = {0};
@@ -233,7 +245,7 @@ int qemu_args_build(const struct qemu_facts *f, struct qemu_args *ret, struct er
     add(&a, f->program);
     add_machine(&a, f);
     if (f->restores)
-        add_pair(&a, "-incoming", "defer");
+        add_incoming(&a, f);
     else
         add_kernel(&a, f);
     add_devices(&a, f);

@@ -33,6 +33,7 @@ struct qemu_facts {
     uint32_t vcpus;
     uint32_t memory_mb;
     bool use_library;                   /* memory is a file that torpor-memory.so stands in for */
+    bool is_copied;                     /* it is not, and yet it can be saved and restored */
     bool restores;                      /* waits for a device state instead of booting */
     unsigned n_layers;                  /* frozen overlays between base and overlay, bottom first */
     const struct qemu_by_hand *by_hand; /* NULL: the descriptors of proto/shim.h */

@@ -109,6 +109,18 @@ static int overlay_bytes_max(int fd, uint64_t *ret, struct err *e)
     return 0;
 }
 
+/* The library is done without: by a machine that was saved without it, or on this host. */
+static bool is_copied(const struct vmm_host *h, const struct vmm_boot *b)
+{
+    return b->source ? b->source->facts->snapshot_format == VMM_SNAPSHOT_FORMAT_COPIED
+                     : h->copies_memory;
+}
+
+static bool uses_library(const struct vmm_host *h, const struct vmm_boot *b)
+{
+    return !is_copied(h, b) && (h->library || b->source);
+}
+
 /* A machine that was saved goes on under what it ran under. */
 static bool uses_kvm(const struct vmm_host *h, const struct vmm_boot *b)
 {
@@ -128,11 +140,18 @@ static int build_args(
         .tsc_khz = h->tsc_khz,
         .vcpus = b->vcpus,
         .memory_mb = b->memory_mb,
-        .use_library = h->library != NULL,
+        .use_library = uses_library(h, b),
+        .is_copied = is_copied(h, b),
         .restores = b->source != NULL,
         .n_layers = (unsigned)b->n_layers,
     };
     return qemu_args_build(&facts, &p->args, e);
+}
+
+/* What is copied whole needs none. */
+static bool has_hints(const struct vmm_source *s)
+{
+    return s->hints_fd >= 0 && s->facts->snapshot_format != VMM_SNAPSHOT_FORMAT_COPIED;
 }
 
 /* The descriptors behind the fixed ones: frozen layers, then what memory comes from. */
@@ -149,14 +168,16 @@ static int add_fds(struct parts *p, const struct vmm_boot *b, struct err *e)
     p->fds[p->n_fds++] = s->map_fd;
     for (size_t i = 0; i < s->n_blobs; i++)
         p->fds[p->n_fds++] = s->blob_fds[i];
-    if (s->hints_fd >= 0)
+    if (has_hints(s))
         p->fds[p->n_fds++] = s->hints_fd;
     return 0;
 }
 
 static enum shim_memory memory_mode(const struct vmm_host *h, const struct vmm_boot *b)
 {
-    if (!h->library)
+    if (is_copied(h, b))
+        return SHIM_MEMORY_COPIED;
+    if (!uses_library(h, b))
         return SHIM_MEMORY_STOCK;
     return b->source && b->source->memory == VMM_MEMORY_UFFD ? SHIM_MEMORY_UFFD
                                                              : SHIM_MEMORY_PRIVATE;
@@ -166,6 +187,7 @@ static int build_plan(
     struct parts *p, const struct vmm_host *h, const struct vmm_boot *b, struct err *e)
 {
     const struct vmm_source *s = b->source;
+    enum shim_memory memory = memory_mode(h, b);
     struct launch_plan plan = {
         .id = b->id.text,
         .uid = b->uid,
@@ -174,12 +196,12 @@ static int build_plan(
         .files = p->files,
         .kernel = s ? NULL : b->kernel,
         .initrd = s ? NULL : b->initrd,
-        .memory = memory_mode(h, b),
-        .memory_bytes = h->library ? (uint64_t)b->memory_mb << 20 : 0,
+        .memory = memory,
+        .memory_bytes = memory != SHIM_MEMORY_STOCK ? (uint64_t)b->memory_mb << 20 : 0,
         .n_layers = (uint16_t)b->n_layers,
         .restores = s != NULL,
         .n_blobs = s ? (uint16_t)s->n_blobs : 0,
-        .has_hints = s && s->hints_fd >= 0,
+        .has_hints = s && has_hints(s),
         .old_pagemap = h->old_pagemap,
     };
     if (overlay_bytes_max(p->fds[SHIM_FD_OVERLAY], &plan.fsize_bytes, e) < 0)
@@ -286,10 +308,11 @@ static int choose_files(
     p->files = h->files;
     if (!b->source)
         return 0;
-    if (!h->library)
-        return err_set(e, ERR_UNSUPPORTED, "this host has no torpor-memory.so to restore with");
-    if (strcmp(b->source->facts->digest, h->facts.digest) == 0)
+    if (strcmp(b->source->facts->digest, h->facts.digest) == 0) {
+        if (!h->library && !is_copied(h, b))
+            return err_set(e, ERR_UNSUPPORTED, "this host has no torpor-memory.so to restore with");
         return 0;
+    }
     p->kept = vmm_files_open_kept(h->keep_dir, b->source->facts->digest, e);
     p->files = p->kept;
     return p->kept ? 0 : -1;
@@ -319,7 +342,8 @@ static int start(struct vmm *v, const struct vmm_host *h, const struct vmm_boot 
     if (choose_files(h, b, &p, e) < 0 || build_args(h, b, &p, e) < 0 || open_parts(&p, b, e) < 0 ||
         add_fds(&p, b, e) < 0 || take_sockets(v, h, b, &p, e) < 0 || build_plan(&p, h, b, e) < 0)
         return -1;
-    v->can_save = h->library != NULL;
+    v->can_save = is_copied(h, b) || uses_library(h, b);
+    v->is_copied = is_copied(h, b);
     return run_shim(v, h, b->id.text, &p, e);
 }
 
@@ -372,6 +396,11 @@ pid_t vmm_pid(const struct vmm *v)
 pid_t vmm_shim_pid(const struct vmm *v)
 {
     return v->shim.pid;
+}
+
+int32_t vmm_snapshot_format(const struct vmm *v)
+{
+    return v->is_copied ? VMM_SNAPSHOT_FORMAT_COPIED : VMM_SNAPSHOT_FORMAT;
 }
 
 /* How the shim ended, without reaping it. It may not be our child. */

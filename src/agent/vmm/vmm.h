@@ -17,10 +17,18 @@
 
 struct vmm_files;
 
-/* How a restored guest's memory comes back (design: how memory comes back). */
+/* How a restored guest's memory comes back (docs/sleep.md). */
 enum vmm_memory {
     VMM_MEMORY_PRIVATE, /* blobs are mapped privately */
     VMM_MEMORY_UFFD,    /* the shim serves page faults */
+    VMM_MEMORY_COPIED,  /* all of it is copied in before the guest runs, without the library */
+};
+
+/* How device state and memory were saved; another number, another way. The device state of one is
+ * none for the other. */
+enum {
+    VMM_SNAPSHOT_FORMAT = 1,        /* of a VM whose memory the preloaded library mapped */
+    VMM_SNAPSHOT_FORMAT_COPIED = 2, /* of one that has its memory to itself */
 };
 
 /* What a snapshot depends on. Texts are "" where they do not apply. */
@@ -48,6 +56,7 @@ struct vmm_host {
     struct vmm_facts facts;  /* vmm_host_probe's */
     bool has_uffd;           /* this host can serve page faults */
     bool old_pagemap;        /* do as kernels without PAGEMAP_SCAN do (TORPOR_PAGEMAP=old) */
+    bool copies_memory;      /* VMs that are booted do without the library: VMM_MEMORY_COPIED */
 };
 /* Finds QEMU, its shared objects and firmware, whether KVM runs stock kernels here
  * (TORPOR_ACCEL=auto|kvm|tcg as `accel`, NULL is auto), the TSC frequency. Leaves shim and run_dir
@@ -59,9 +68,9 @@ void vmm_host_done(struct vmm_host *host);
 /* Where a machine that was saved comes from. Descriptors stay the caller's. */
 struct vmm_source {
     const struct vmm_facts *facts; /* of the save: names the set of files that is run */
-    enum vmm_memory memory;
-    int map_fd;          /* memory.map */
-    const int *blob_fds; /* its blobs, in its order */
+    enum vmm_memory memory;        /* VMM_MEMORY_COPIED if and only if the facts have that format */
+    int map_fd;                    /* memory.map */
+    const int *blob_fds;           /* its blobs, in its order */
     size_t n_blobs;
     int hints_fd; /* working set, -1: none */
 };
@@ -116,6 +125,9 @@ int vmm_event_fd(const struct vmm *v);
 const char *vmm_exit_text(struct vmm *v);
 pid_t vmm_pid(const struct vmm *v);
 pid_t vmm_shim_pid(const struct vmm *v);
+/* What a save of this VM will be, VMM_SNAPSHOT_FORMAT or VMM_SNAPSHOT_FORMAT_COPIED; also of one
+ * that was adopted. */
+int32_t vmm_snapshot_format(const struct vmm *v);
 /* Kills the VMM through its pidfd, waits until it and the shim are gone, reaps the shim, removes
  * the socket. Idempotent. Returns 0 or -1 when something is still there at the deadline. Until it
  * has been called the shim keeps how the VMM ended, also for another agent. */

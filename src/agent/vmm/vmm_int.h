@@ -22,6 +22,7 @@ struct vmm {
     int vmm_pidfd; /* -1 when it had ended before it could be opened */
     bool stopped;
     bool can_save;   /* its memory is the shim's business */
+    bool is_copied;  /* VMM_MEMORY_COPIED */
     struct qmp *qmp; /* only while the vCPUs stand still; NULL otherwise */
     char exit_text[EXIT_TEXT_MAX];
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What stands for a VMM in memory_test.c: maps its memory as QEMU does, then fills and checks pages
- * as it is told by a connection to its monitor.
+ * What stands for a VMM in memory_test.c: maps its memory as QEMU does, with the library or without
+ * it, then fills and checks pages as it is told by a connection to its monitor.
  */
 #include "memory_guest.h"
 
@@ -62,18 +62,33 @@ static uint64_t compare(int fd)
     return wrong;
 }
 
+/* Without the library there is no such file. Advised so that nothing grows together with it. */
+static int map_memory(void)
+{
+    int fd = open(SHIM_RAM_PATH, O_RDWR | O_CLOEXEC);
+    int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    memory = mmap(NULL, n_pages * 4096, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (memory == MAP_FAILED)
+        return 2;
+    if (fd < 0)
+        return madvise(memory, n_pages * 4096, MADV_DONTFORK) < 0 ? 5 : 0;
+    if (madvise(memory, 4096, MADV_DONTNEED) == 0 || madvise(memory, 4096, MADV_HUGEPAGE) < 0 ||
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED)
+        return 4;
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct order o;
     int conn;
-    int fd = open(SHIM_RAM_PATH, O_RDWR | O_CLOEXEC);
+    int rc;
     n_pages = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
-    memory = mmap(NULL, n_pages * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory == MAP_FAILED || n_pages != GUEST_PAGES)
+    if (n_pages != GUEST_PAGES)
         return 2;
-    if (madvise(memory, 4096, MADV_DONTNEED) == 0 || madvise(memory, 4096, MADV_HUGEPAGE) < 0 ||
-        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED)
-        return 4;
+    rc = map_memory();
+    if (rc != 0)
+        return rc;
     conn = accept(SHIM_VMM_FD_MONITOR, NULL, NULL);
     while (read_full(conn, &o, sizeof o) == 0) {
         uint64_t answer = 0;

@@ -264,6 +264,22 @@ static void fill(const struct machine *m, uint64_t page, uint64_t n, uint8_t val
     (void)answer(m);
 }
 
+/* What memory without the library needs before the guest runs; it has mapped it by then. */
+static void fill_from_source(const struct machine *m)
+{
+    fill(m, 0, 0, 0);
+    send_message(m, SHIM_MSG_FILL, NULL, NULL, 0);
+    assert_int_equal(receive(m).type, SHIM_MSG_STATE);
+}
+
+static struct machine restore(const struct fixture *f, const struct restore *r)
+{
+    struct machine m = start(f, r);
+    if (r->kind == SHIM_MEMORY_COPIED)
+        fill_from_source(&m);
+    return m;
+}
+
 static void order_compare(const struct machine *m)
 {
     struct err e = {0};
@@ -357,7 +373,9 @@ static bool kernel_tracks_writes(void)
 /* A page written as it was is stored again, unless pages are compared. */
 static bool finds_by_comparing(uint32_t kind, uint32_t flags)
 {
-    return kind == SHIM_MEMORY_UFFD && ((flags & SHIM_PLAN_OLD_PAGEMAP) || !kernel_tracks_writes());
+    if (kind == SHIM_MEMORY_UFFD)
+        return (flags & SHIM_PLAN_OLD_PAGEMAP) || !kernel_tracks_writes();
+    return kind == SHIM_MEMORY_COPIED;
 }
 
 /* Boot, three live snapshots, and two restores on top of each other. */
@@ -392,7 +410,7 @@ static void go_round(const struct fixture *f, uint32_t kind, uint32_t flags)
     assert_int_equal(got.map_blobs, 2);
     stop(&m);
     r.map = maps[2];
-    m = start(f, &r);
+    m = restore(f, &r);
     compare(&m);
     fill(&m, 7, 1, 4);
     fill(&m, 8, 1, 1); /* as it was */
@@ -405,7 +423,7 @@ static void go_round(const struct fixture *f, uint32_t kind, uint32_t flags)
     expect_small(&m, 256);
     stop(&m);
     r.map = maps[3];
-    m = start(f, &r);
+    m = restore(f, &r);
     compare(&m);
     stop(&m);
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
@@ -430,6 +448,16 @@ static void test_uffd(void **state)
 static void test_uffd_old(void **state)
 {
     go_round(*state, SHIM_MEMORY_UFFD, SHIM_PLAN_OLD_PAGEMAP);
+}
+
+static void test_copied(void **state)
+{
+    go_round(*state, SHIM_MEMORY_COPIED, 0);
+}
+
+static void test_copied_old(void **state)
+{
+    go_round(*state, SHIM_MEMORY_COPIED, SHIM_PLAN_OLD_PAGEMAP);
 }
 
 /* A machine of patterns, saved. */
@@ -521,6 +549,37 @@ static void test_short_blob(void **state)
     reap(&m);
 }
 
+/* Memory that waits to be filled is not saved as it is, and none is filled that the library maps.
+ */
+static void test_fill_in_its_time(void **state)
+{
+    const struct fixture *f = *state;
+    AUTO_CLOSE int map = make_generation(f, SHIM_MEMORY_COPIED);
+    struct restore r = {.kind = SHIM_MEMORY_COPIED, .map = map, .hints = -1};
+    struct machine m = start(f, &r);
+    int fds[] = {new_file(), new_file(), new_file()};
+    struct shim_msg got;
+    fill(&m, 0, 0, 0);
+    send_message(&m, SHIM_MSG_SAVE, &blobs[0].name, fds, 3);
+    got = receive(&m);
+    assert_int_equal(got.type, SHIM_MSG_REFUSED);
+    assert_int_equal(got.refusal, SHIM_REFUSAL_MEMORY);
+    assert_int_equal(got.flags, SHIM_STATE_COPIED);
+    stop(&m);
+    r.kind = SHIM_MEMORY_PRIVATE;
+    m = start(f, &r);
+    fill(&m, 0, 0, 0);
+    send_message(&m, SHIM_MSG_FILL, NULL, NULL, 0);
+    got = receive(&m);
+    assert_int_equal(got.type, SHIM_MSG_REFUSED);
+    assert_int_equal(got.refusal, SHIM_REFUSAL_TYPE);
+    assert_int_equal(got.flags, 0);
+    compare(&m);
+    stop(&m);
+    for (int i = 0; i < 3; i++)
+        (void)close(fds[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -528,6 +587,9 @@ int main(void)
         cmocka_unit_test_teardown(test_private_old, fixture_tidy),
         cmocka_unit_test_teardown(test_uffd, fixture_tidy),
         cmocka_unit_test_teardown(test_uffd_old, fixture_tidy),
+        cmocka_unit_test_teardown(test_copied, fixture_tidy),
+        cmocka_unit_test_teardown(test_copied_old, fixture_tidy),
+        cmocka_unit_test_teardown(test_fill_in_its_time, fixture_tidy),
         cmocka_unit_test_teardown(test_hints, fixture_tidy),
         cmocka_unit_test_teardown(test_cancel, fixture_tidy),
         cmocka_unit_test_teardown(test_short_blob, fixture_tidy),

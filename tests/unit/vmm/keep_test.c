@@ -542,8 +542,10 @@ static void test_can_restore(void **state)
     (void)snprintf(saved.driver, sizeof saved.driver, "other");
     refuse(&h, &saved, "saved by the VMM \"other\", this host has \"qemu\"");
     saved = h.facts;
-    saved.snapshot_format = 2;
-    refuse(&h, &saved, "its snapshot format is 2");
+    saved.snapshot_format = VMM_SNAPSHOT_FORMAT_COPIED;
+    assert_int_equal(vmm_can_restore(&h, &saved, &e), 0);
+    saved.snapshot_format = 3;
+    refuse(&h, &saved, "its snapshot format is 3");
     saved = h.facts;
     (void)snprintf(saved.accel, sizeof saved.accel, "hvf");
     refuse(&h, &saved, "\"hvf\"");

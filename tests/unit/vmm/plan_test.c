@@ -171,8 +171,12 @@ static void test_memory(void **state)
     REFUSE_HEAD(flags, SHIM_PLAN_HINTS);
     REFUSE_HEAD(flags, SHIM_PLAN_OLD_PAGEMAP);
     REFUSE_HEAD(n_blobs, 1);
-    good.memory = SHIM_MEMORY_UFFD;
+    good.memory = SHIM_MEMORY_COPIED;
     good.memory_bytes = 64 << 20;
+    good.flags = SHIM_PLAN_RESTORE;
+    REFUSE_HEAD(memory_bytes, 0);
+    REFUSE_HEAD(flags, SHIM_PLAN_RESTORE | SHIM_PLAN_HINTS);
+    good.memory = SHIM_MEMORY_UFFD;
     good.flags = SHIM_PLAN_RESTORE | SHIM_PLAN_HINTS | SHIM_PLAN_OLD_PAGEMAP;
     good.n_layers = 2;
     good.n_blobs = SHIM_BLOBS_MAX;

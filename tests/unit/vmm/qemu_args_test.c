@@ -233,8 +233,29 @@ static void test_restores(void **state)
     for (int n = 0; (device = value_of(&cold, "-device", n)); n++)
         assert_string_equal(value_of(&a, "-device", n), device);
     assert_string_equal(value_of(&a, "-M", 0), value_of(&cold, "-M", 0));
+    assert_false(has(&a, "-S"));
     qemu_args_done(&a);
     qemu_args_done(&cold);
+}
+
+/* A device state that was saved alone, of a machine that has its memory to itself. */
+static void test_restores_copied(void **state)
+{
+    struct qemu_facts f = facts;
+    struct qemu_args a;
+    (void)state;
+    f.is_copied = true;
+    a = build(&f);
+    assert_false(has(&a, "-S"));
+    qemu_args_done(&a);
+    f.restores = true;
+    f.kernel = f.initrd = NULL;
+    a = build(&f);
+    assert_true(has(&a, "-S"));
+    assert_false(has(&a, "-object"));
+    assert_string_equal(value_of(&a, "-global", 1), "migration.send-configuration=off");
+    assert_string_equal(value_of(&a, "-global", 2), "migration.store-global-state=off");
+    qemu_args_done(&a);
 }
 
 static void test_layers(void **state)
@@ -293,6 +314,7 @@ int main(void)
         cmocka_unit_test(test_by_hand),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_restores),
+        cmocka_unit_test(test_restores_copied),
         cmocka_unit_test(test_layers),
         cmocka_unit_test(test_monitor),
         cmocka_unit_test(test_too_many_layers),
