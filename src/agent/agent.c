@@ -125,6 +125,7 @@ static int read_settings(const struct agent *a, struct life_config *c, struct er
         .shim = a->shim,
         .self = a->self,
         .library = a->library,
+        .try_memory = true,
         .accel = setting("TORPOR_ACCEL", "auto"),
         .net_range = setting("TORPOR_NET", "10.11.0.0/16"),
         .resolver = setting("TORPOR_RESOLVER", NULL)};

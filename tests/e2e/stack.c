@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -130,7 +131,7 @@ static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
     ret[6] = setting("TORPOR_SLOTS", s->slots ? s->slots : "");
     ret[7] = setting("TORPOR_MEMORY_MB", s->memory_mb ? s->memory_mb : "");
     ret[8] = setting("TORPOR_CRASH", s->crash ? s->crash : "");
-    ret[10] = setting("TORPOR_MEMORY_LIBRARY", MEMORY_LIBRARY);
+    ret[10] = setting("TORPOR_MEMORY_LIBRARY", s->library ? s->library : MEMORY_LIBRARY);
     ret[11] = setting("TORPOR_MEMORY", s->memory ? s->memory : "");
     ret[12] = setting("TORPOR_WARM", s->warm ? "on" : "off");
     ret[13] = setting("TORPOR_PAGEMAP", s->pagemap ? s->pagemap : "");
@@ -144,6 +145,23 @@ static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
 static const char hide_qemu[] =
     "mount --make-private / && mount --bind \"$0\" " INSTALLED_QEMU " && exec \"$@\"";
 
+/* The agent's own VMs are gone, so that what follows has the host to itself. */
+static void await_trial(const struct stack *s)
+{
+    char path[128];
+    char events[4096];
+    struct err e = {0};
+    int64_t deadline = deadline_in_ms(READY_MS);
+    AUTO_CLOSE int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    (void)snprintf(path, sizeof path, "%s/memory.json", s->dir);
+    assert_true(inotify_add_watch(watch, s->dir, IN_MOVED_TO) >= 0);
+    while (access(path, F_OK) < 0) {
+        if (io_wait(watch, POLLIN, deadline, &e) <= 0)
+            fail_msg("the agent does not end its trial");
+        (void)!read(watch, events, sizeof events);
+    }
+}
+
 void stack_start_agent(struct stack *s)
 {
     const char *const argv_hidden[] = {"/usr/bin/unshare", "--mount", "--propagation", "unchanged",
@@ -156,6 +174,7 @@ void stack_start_agent(struct stack *s)
     free_all(envp);
     if (sscanf(line.p, "ready instance=%u socket=%127s", &s->instance, s->agent_socket) != 2)
         fail_msg("agent said: %s", line.p);
+    await_trial(s);
 }
 
 void stack_stop_all(struct stack *s)

@@ -30,6 +30,7 @@ struct stack {
     const char *crash;          /* TORPOR_CRASH likewise (agent/life/crash.h) */
     const char *memory;         /* TORPOR_MEMORY likewise */
     const char *pagemap;        /* TORPOR_PAGEMAP likewise */
+    const char *library;        /* TORPOR_MEMORY_LIBRARY likewise; NULL: ours */
     bool warm;                  /* TORPOR_WARM likewise */
     const char *qemu;           /* a program that the agent finds as the installed QEMU, likewise */
 };

@@ -157,17 +157,22 @@ static int open_parts(struct life *l, const struct life_config *c, struct err *e
     warm_drop_stale(l->warm);
     if (collect(l, all_known && damaged == 0, e) < 0)
         return -1;
+    l->trial = c->try_memory ? trial_start(l, e) : NULL;
+    if (c->try_memory && !l->trial)
+        return -1;
     l->reaper = reaper_start(l, e);
     if (!l->reaper)
         return -1;
     return c->no_warm ? 0 : warm_start(l->warm, e);
 }
 
-/* Background work ends before the table is emptied. A pause under way is waited for. */
+/* Background work ends before the table is emptied. A pause under way is waited for. The trial goes
+ * last, as whoever starts a VM asks for it. */
 static void stop_background(struct life *l)
 {
     warm_stop(TAKE_PTR(l->warm));
     reaper_stop(TAKE_PTR(l->reaper));
+    trial_end(TAKE_PTR(l->trial));
 }
 
 static void init_locks(struct life *l)

@@ -40,6 +40,7 @@ struct life_config {
     enum life_memory memory;
     const char *library; /* absolute path of torpor-memory.so */
     bool no_warm;        /* base templates always boot */
+    bool try_memory;     /* finds out at the start whether machines can be saved and restored */
 };
 
 enum { HOST_UIDS = 4096 }; /* uids of one instance: slots, then the control plane's */

@@ -83,6 +83,7 @@ struct life {
     struct histograms histograms;
     struct reaper *reaper;
     struct warm *warm;
+    struct trial *trial;          /* NULL: none is made */
     char keep_dir[HOST_PATH_MAX]; /* <dir>/vmm */
 
     pthread_mutex_t lock;
@@ -246,6 +247,15 @@ void warm_stop(struct warm *w);
 void warm_use(struct warm *w, struct sandbox *s);
 /* The warm start that this sandbox was made from did not work: it goes. */
 void warm_forget(struct warm *w, const struct sandbox *s);
+
+/* --- trial.c: whether this host can save and restore --- */
+
+/* Begins it, in a thread of its own. */
+struct trial *trial_start(struct life *l, struct err *e);
+/* Waits until it is over: before a VM is started. NULL is fine. */
+void trial_await(struct trial *t);
+/* Waits until it is over and frees it; nobody waits for it any more. NULL is fine. */
+void trial_end(struct trial *t);
 
 /* --- reaper.c: background --- */
 

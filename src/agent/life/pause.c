@@ -96,6 +96,7 @@ static int quiesce(struct taking *t, struct err *e)
 static void booted_machine(const struct sandbox *s, struct generation_machine *m)
 {
     source_from_facts(&s->life->vmm_host.facts, m);
+    m->snapshot_format = vmm_snapshot_format(s->vmm);
     if (!s->entry.vmm_digest[0])
         return;
     memcpy(m->vmm_digest, s->entry.vmm_digest, sizeof m->vmm_digest);

@@ -241,6 +241,7 @@ static int vmm_begin(void *ctx, struct err *e)
     CLEANUP(layers_close) struct layers layers = {0};
     if (layers_open(s, &layers, e) < 0)
         return -1;
+    trial_await(s->life->trial);
     if (!restores_memory(s))
         remember_vmm(s, &s->life->vmm_host.facts);
     return restores_memory(s) ? begin_restored(s, &layers, e)

@@ -138,6 +138,10 @@ int source_choose_memory(
 {
     bool few_runs = g->map_entries < map_count_max() / 2;
     enum vmm_memory memory = VMM_MEMORY_PRIVATE;
+    if (g->manifest.machine.snapshot_format == VMM_SNAPSHOT_FORMAT_COPIED) {
+        *ret = VMM_MEMORY_COPIED;
+        return 0;
+    }
     if (l->memory == LIFE_MEMORY_UFFD || (l->memory == LIFE_MEMORY_AUTO && !few_runs))
         memory = VMM_MEMORY_UFFD;
     if (memory == VMM_MEMORY_UFFD && !l->vmm_host.has_uffd)

@@ -50,6 +50,10 @@ struct fakes {
     bool keeps_names;    /* the last guest_wake was told that the guest keeps its names */
     char secret[65];     /* of the last guest_prepare */
     char woken_with[65]; /* the secret of the last guest_wake */
+    bool library_fails;  /* what vmm_try_memory finds out, */
+    int trial_gate;      /* once a byte can be read here; -1: at once */
+    int format;          /* of snapshots of the VM that was started last */
+    int memory;          /* how that of the last restore comes back */
     int vm_event_fd;     /* of the newest VMM; write to it: the VMM has ended */
 };
 extern struct fakes fakes;

@@ -68,7 +68,8 @@ void open_life(struct fixture *f)
                             .uid_base = 100000,
                             .slots = 4,
                             .memory_mb = 4096,
-                            .no_warm = !f->warm},
+                            .no_warm = !f->warm,
+                            .try_memory = f->tries},
         &e);
     if (!f->life)
         fail_msg("life_open: %s", e.msg);
