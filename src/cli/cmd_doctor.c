@@ -172,6 +172,7 @@ static void probe_all(struct doctor *d, const struct home *home)
     doctor_probe_net(d);
     doctor_probe_limits(d);
     doctor_probe_files(d);
+    doctor_probe_trial(d);
     probe_running(d, home);
 }
 

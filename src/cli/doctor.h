@@ -75,5 +75,7 @@ void doctor_probe_disk(struct doctor *d);
 void doctor_probe_net(struct doctor *d);
 void doctor_probe_limits(struct doctor *d);
 void doctor_probe_files(struct doctor *d);
+/* What the agent found out at its start about saving and restoring machines. */
+void doctor_probe_trial(struct doctor *d);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -134,6 +135,8 @@ static int setup(void **state)
     put("/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so", "");
     put("/data/kernels/current/vmlinux", "");
     put("/data/images/minimal/manifest.json", "");
+    put("/data/memory.json", "{\"format\":1,\"way\":\"private\",\"page_faults\":true,"
+                             "\"reason\":\"\",\"vmm\":\"7.2.22\"}");
     return 0;
 }
 
@@ -153,6 +156,7 @@ static void probe(void)
     doctor_probe_net(&d);
     doctor_probe_limits(&d);
     doctor_probe_files(&d);
+    doctor_probe_trial(&d);
 }
 
 static const struct doctor_item *item(const char *name)
@@ -281,6 +285,38 @@ static void routes_of_others_are_found(void **state)
     assert_item("routes", DOCTOR_WARN, "over vpn0");
 }
 
+/* What the agent's own trial of saving and restoring came to. */
+static void the_trial_is_told(void **state)
+{
+    char path[256];
+    probe();
+    assert_item("sleep and wake", DOCTOR_OK, "QEMU 7.2.22: memory is mapped, or served");
+    put("/data/memory.json", "{\"way\":\"private\",\"page_faults\":false,\"vmm\":\"7.2.22\"}");
+    probe();
+    assert_item("sleep and wake", DOCTOR_OK, "memory is mapped");
+    assert_null(strstr(item("sleep and wake")->what, "page faults"));
+    put("/data/memory.json",
+        "{\"way\":\"copied\",\"reason\":\"can't open /torpor-ram\",\"vmm\":\"9.0\"}");
+    probe();
+    assert_item("sleep and wake", DOCTOR_WARN, "QEMU 9.0: can't open /torpor-ram");
+    assert_non_null(strstr(item("sleep and wake")->means, "copied"));
+    put("/data/memory.json", "{\"way\":\"none\",\"reason\":\"start VM\",\"vmm\":\"9.0\"}");
+    probe();
+    assert_item("sleep and wake", DOCTOR_WARN, "start VM");
+    assert_non_null(strstr(item("sleep and wake")->means, "neither"));
+    put("/data/memory.json", "{\"way\":\"unknown\",\"reason\":\"all 4 slots are taken\"}");
+    probe();
+    assert_item("sleep and wake", DOCTOR_WARN, "could not be tried: all 4 slots");
+    put("/data/memory.json", "{");
+    probe();
+    assert_item("sleep and wake", DOCTOR_WARN, "memory.json");
+    (void)snprintf(path, sizeof path, "%s/data/memory.json", host.root);
+    assert_int_equal(unlink(path), 0);
+    probe();
+    assert_item("sleep and wake", DOCTOR_WARN, "not tried");
+    assert_true(doctor_can_run(&d));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +328,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_kernel_without_nftables, setup, teardown),
         cmocka_unit_test_setup_teardown(foreign_rules_are_found, setup, teardown),
         cmocka_unit_test_setup_teardown(routes_of_others_are_found, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_trial_is_told, setup, teardown),
     };
     return cmocka_run_group_tests_name("cli/doctor", tests, NULL, NULL);
 }
