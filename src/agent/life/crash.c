@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,11 @@ void crash_init(void)
     atomic_store(&armed, true);
 }
 
+static bool is_victim(const char *name)
+{
+    return strcmp(victim, name) == 0 || strcmp(victim, "all") == 0;
+}
+
 static void kill_pid(pid_t pid)
 {
     if (pid > 0)
@@ -45,8 +51,15 @@ void crash_point(const char *operation, const char *step, struct sandbox *s)
     log_warn("crash point at=\"%s\" victim=%s", here, victim);
     if (strcmp(victim, "agent") == 0)
         kill_pid(getpid());
-    else if (strcmp(victim, "stop") == 0)
+    if (s && s->vmm && is_victim("shim"))
+        kill_pid(vmm_shim_pid(s->vmm));
+    if (s && s->vmm && is_victim("vmm"))
+        kill_pid(vmm_pid(s->vmm));
+    if (is_victim("stop"))
         (void)raise(SIGSTOP);
-    else if (s->vmm)
-        kill_pid(strcmp(victim, "vmm") == 0 ? vmm_pid(s->vmm) : vmm_shim_pid(s->vmm));
+}
+
+void crash_point_of_store(const char *operation, const char *step)
+{
+    crash_point(operation, step, /* s= */ NULL);
 }

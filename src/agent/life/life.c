@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "agent/disk/disk.h"
+#include "agent/life/crash.h"
 #include "agent/life/phases.h"
 #include "agent/life/snapshots.h"
 #include "base/cleanup.h"
@@ -29,8 +30,9 @@
 
 static int open_generations(struct life *l, struct err *e)
 {
-    const struct generation_store_config config = {
-        .dir_fd = l->host.dir_fd, .merge_layers = disk_layers_merge};
+    const struct generation_store_config config = {.dir_fd = l->host.dir_fd,
+        .merge_layers = disk_layers_merge,
+        .after_step = crash_point_of_store};
     l->templates_fd = io_open_folder(l->host.dir_fd, "templates", e);
     l->warm_fd = l->templates_fd < 0 ? -1 : io_open_folder(l->host.dir_fd, "warm", e);
     if (l->warm_fd < 0)

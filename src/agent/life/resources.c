@@ -421,7 +421,7 @@ static const struct step steps[] = {
 static void after_step(void *ctx, bool undone, const char *name)
 {
     struct sandbox *s = ctx;
-    crash_point(undone ? "undo" : s->operation ? s->operation : "create", name, s);
+    crash_point(undone ? "undo" : s->operation ? s->operation : "warm", name, s);
     if (!undone && strcmp(name, "network slot") == 0)
         phase_end(s, "network");
     else if (!undone && strcmp(name, "virtual machine") == 0)

@@ -340,6 +340,7 @@ static int make_snapshot(struct sandbox *s, const struct template_id *id, struct
         t.size_bytes = (int64_t)bytes;
         memcpy(t.default_user, m.default_user, sizeof t.default_user);
         if (snapshot_write(l->templates_fd, &t, e) == 0) {
+            crash_point("snapshot", "template", s);
             *ret = t;
             log_info("snapshot made snapshot_id=%s bytes=%lld", id->text, (long long)bytes);
             return 0;
@@ -382,7 +383,9 @@ int life_snapshot_delete(struct life *l, const struct template_id *id, struct er
     }
     if (snapshot_remove(l->templates_fd, id, e) < 0)
         return -1;
+    crash_point("forget", "name", /* s= */ NULL);
     generation_unpin(l->generations, &s.generation);
+    crash_point("forget", "bytes", /* s= */ NULL);
     log_info("snapshot deleted snapshot_id=%s", id->text);
     return 0;
 }

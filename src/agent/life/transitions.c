@@ -103,14 +103,16 @@ static int boot(struct sandbox *s, const struct life_create *c, struct err *e)
     int64_t began = clock_mono_us();
     bool records = s->source && s->source->hints_fd < 0;
     s->create = c;
+    s->operation = s->entry.snapshot_id[0] ? "spawn" : "create";
     if (make_somehow(s, e) == 0) {
         if (records && s->source)
             source_record_hints(s);
         if (monitor_watch(s, e) == 0) {
             (void)sandbox_event(s, EVENT_CREATED, NULL, &actions);
             if (sandbox_note(s, e) == 0) {
-                crash_point("create", "noted", s);
+                crash_point(s->operation, "noted", s);
                 s->create = NULL;
+                s->operation = NULL;
                 log_phases(s, began);
                 return 0;
             }
@@ -118,6 +120,7 @@ static int boot(struct sandbox *s, const struct life_create *c, struct err *e)
         take_back(s, e);
     }
     s->create = NULL;
+    s->operation = NULL;
     (void)sandbox_event(s, EVENT_CREATE_FAILED, e->msg, &actions);
     log_err("create failed: %s", e->msg);
     registry_remove(s->life, s, /* unasked= */ true);

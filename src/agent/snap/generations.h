@@ -70,6 +70,9 @@ typedef int generation_merge_layers(const int *layer_fds, size_t n, int out_fd, 
 struct generation_store_config {
     int dir_fd; /* the data folder; stays the caller's */
     generation_merge_layers *merge_layers;
+    /* Told after each step of merging and removing, for tests that let something die there; NULL:
+     * nobody is. Outside of the lock. */
+    void (*after_step)(const char *operation, const char *step);
 };
 /* Makes the folders, reads every generation's layout. A generation that cannot be read is logged,
  * kept, and makes this start collect nothing. Drafts that were never committed are removed. */

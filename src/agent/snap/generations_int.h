@@ -110,6 +110,13 @@ struct generation_store {
     struct uuid_table blobs;
 };
 
+/* A step of "merge" or "collect" is done. Not under the lock. */
+static inline void store_step(
+    const struct generation_store *s, const char *operation, const char *step)
+{
+    if (s->config.after_step)
+        s->config.after_step(operation, step);
+}
 /* The entry that everybody may see; NULL with ERR_NOT_FOUND. Under the lock. */
 struct generation_entry *store_find(
     const struct generation_store *s, const struct uuid *id, struct err *e);

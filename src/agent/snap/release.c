@@ -89,8 +89,10 @@ void store_release(struct generation_store *s, const struct blob_ref *refs, size
             is_last[i] = drop(s, &refs[i].id) && s->unreadable == 0;
     }
     for (size_t i = 0; i < n; i++)
-        if (is_last[i])
+        if (is_last[i]) {
             store_remove_blob(s, &refs[i].id);
+            store_step(s, "collect", "blob");
+        }
 }
 
 void store_release_layout(struct generation_store *s, struct layout *l)
@@ -185,8 +187,10 @@ void store_remove_generation(const struct generation_store *s, const struct uuid
     /* First out of sight in one step, so that no half of it is ever read. */
     if (renameat(s->generations_fd, name, s->generations_fd, gone) < 0 && errno != ENOENT)
         log_warn("cannot remove generation %s: %s", name, strerror(errno));
-    else if (io_remove_tree(s->generations_fd, gone, &e) < 0)
+    store_step(s, "collect", "hidden");
+    if (io_remove_tree(s->generations_fd, gone, &e) < 0)
         log_warn("cannot remove generation %s: %s", name, e.msg);
     if (io_remove_tree(s->hints_fd, name, &e) < 0)
         log_warn("cannot remove hints of generation %s: %s", name, e.msg);
+    store_step(s, "collect", "folder");
 }

@@ -315,6 +315,7 @@ static int visit_blob(struct generation_store *s, const char *name, struct err *
         return 0;
     if (unlinkat(s->blobs_fd, name, 0) < 0 && errno != ENOENT)
         log_warn("cannot remove blob %s: %s", name, strerror(errno));
+    store_step(s, "collect", "leftover");
     return 0;
 }
 

@@ -200,6 +200,7 @@ static int put_in_place(struct tidy *t, struct err *e)
         store_release_layout(t->store, TAKE_PTR(t->result));
         return -1;
     }
+    store_step(t->store, "merge", "layout");
     old = swap_layout(t);
     t->placed = true;
     if (in_doubt) {
@@ -226,8 +227,13 @@ static int tidy_parts(struct tidy *t, bool *ret_did, struct err *e)
     t->folder = open_generation_folder(t->store, &t->entry->node.id, e);
     if (t->folder < 0 || (memory && tidy_memory(t, e) < 0) || (layers && merge_layers(t, e) < 0))
         return -1;
-    if (sync_parts(t, e) < 0 || make_result(t, e) < 0 || put_in_place(t, e) < 0)
+    store_step(t->store, "merge", "copy");
+    if (sync_parts(t, e) < 0)
         return -1;
+    store_step(t->store, "merge", "durable");
+    if (make_result(t, e) < 0 || put_in_place(t, e) < 0)
+        return -1;
+    store_step(t->store, "merge", "release");
     *ret_did = true;
     return 0;
 }
