@@ -47,7 +47,7 @@ help: build
 	@echo "  make down    stop it; its data stays"
 	@echo "  make image-base  make the image base (Debian) for it; takes a minute"
 	@echo "  make test    build everything and run all tests that this machine can run"
-	@echo "  make crash-full  cut the power at every place, not only at some that are drawn"
+	@echo "  make crash-full  kill every part at every step, and cut the power at every place"
 	@echo "  make lab     run the tests that need KVM and device-mapper, in a machine that has them"
 	@echo "  make lint    check the rules of the source tree"
 	@echo "  make fmt     format the source"
@@ -103,10 +103,12 @@ test:
 	@$(MAKE) --no-print-directory -f $(root)/Makefile -j1 setup-test release guest test-build clang test-data test-node lab-data
 	@$(tools)/run-tests.sh $(build)/test
 
-# What make test draws some of by a seed: everything.
-crash-full: test-build
+# What make test draws some of by a seed: everything. First the power, then real VMs.
+crash-full: setup-test test-build test-data
 	@echo "== cutting the power behind every operation"
 	@TORPOR_CRASH_FULL=1 $(build)/test/tests/unit/durability/test_durability_power 2>$(build)/crash-full.log
+	@echo "== killing everything at every step (half an hour and more)"
+	@TORPOR_CRASH_ALL=1 $(build)/test/tests/e2e/test_e2e_crash
 
 # Kernel and images for the tests that boot VMs. Those need root too and say so themselves.
 test-data: guest

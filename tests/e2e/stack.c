@@ -177,28 +177,41 @@ void stack_start_agent(struct stack *s)
     await_trial(s);
 }
 
-void stack_stop_all(struct stack *s)
+/* The agent's program with another argument, or with none (NULL). Returns its pid. */
+static pid_t run_agent(const struct stack *s, const char *argument)
 {
-    const char *const argv[] = {AGENT_PROGRAM, "--stop-all", NULL};
+    const char *const argv[] = {AGENT_PROGRAM, argument, NULL};
     char *envp[AGENT_SETTINGS];
     char path[160];
     struct err e = {0};
     pid_t pid = 0;
-    int status = -1;
     AUTO_CLOSE int log = -1;
     (void)snprintf(path, sizeof path, "%s/agent.log", s->root);
     log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    s->crash = NULL;
     agent_settings(s, envp);
     if (proc_spawn(&(struct proc_spawn){.path = argv[0],
                        .argv = (char *const *)(uintptr_t)argv,
                        .envp = envp,
                        .fds = (const int[]){-1, log, log},
                        .n_fds = 3},
-            &pid, &e) < 0 ||
-        proc_reap(pid, &status, &e) < 0)
+            &pid, &e) < 0)
         fail_msg("%s", e.msg);
     free_all(envp);
+    return pid;
+}
+
+void stack_begin_agent(struct stack *s)
+{
+    s->agent = run_agent(s, /* argument= */ NULL);
+}
+
+void stack_stop_all(struct stack *s)
+{
+    struct err e = {0};
+    int status = -1;
+    s->crash = NULL;
+    if (proc_reap(run_agent(s, "--stop-all"), &status, &e) < 0)
+        fail_msg("%s", e.msg);
     if (status != 0)
         show_log(s, "agent");
     assert_int_equal(status, 0);
@@ -256,7 +269,7 @@ void stack_start_control(struct stack *s)
 void stack_start(struct stack *s)
 {
     char control_dir[160];
-    *s = (struct stack){.control_uid = CONTROL_UID};
+    *s = (struct stack){.control_uid = CONTROL_UID, .slots = s->slots};
     (void)snprintf(s->root, sizeof s->root, "/tmp/torpor-e2e-XXXXXX");
     assert_non_null(mkdtemp(s->root));
     assert_int_equal(chmod(s->root, 0711), 0);
@@ -413,8 +426,7 @@ static void list_process(void *ctx, pid_t pid, const char *line)
         buf_printf(l->out, "process %.120s\n", line);
 }
 
-/* Appends what a program prints. */
-static void capture(const char *const *argv, struct buf *ret)
+void host_capture(const char *const *argv, struct buf *ret)
 {
     int fds[2];
     pid_t pid;
@@ -455,7 +467,7 @@ void host_picture(const struct stack *s, struct buf *ret)
     (void)snprintf(folder, sizeof folder, "%s/sandboxes", s->dir);
     list_names(folder, "", ret);
     each_process(list_process, &processes);
-    capture(nft, &tables);
+    host_capture(nft, &tables);
     (void)snprintf(prefix, sizeof prefix, " tp%u", s->instance);
     for (char *line = tables.p ? strtok(tables.p, "\n") : NULL; line; line = strtok(NULL, "\n"))
         if (strstr(line, prefix))
@@ -469,7 +481,7 @@ void host_picture(const struct stack *s, struct buf *ret)
     do {                                                                                           \
         const char *const argv_[] = {"/usr/sbin/ip", __VA_ARGS__, NULL};                           \
         AUTO_BUF struct buf out_ = BUF_INIT(1 << 16);                                              \
-        capture(argv_, &out_);                                                                     \
+        host_capture(argv_, &out_);                                                                \
     } while (0)
 
 /* As an uplink of the host has it. */

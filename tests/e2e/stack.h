@@ -37,9 +37,12 @@ struct stack {
 
 /* Why this machine cannot run it (not root, no data); NULL when it can. */
 const char *stack_unavailable(void);
-/* Starts both programs and waits until they serve. Fails the test when they do not. */
+/* Starts both programs and waits until they serve. Fails the test when they do not. `s` is zeros,
+ * but for TORPOR_SLOTS. */
 void stack_start(struct stack *s);
 void stack_start_agent(struct stack *s);
+/* Starts one and does not wait until it serves: it may never do so. */
+void stack_begin_agent(struct stack *s);
 void stack_start_control(struct stack *s);
 /* Runs `torpor-agent --stop-all` to its end; fails the test unless it succeeds. */
 void stack_stop_all(struct stack *s);
@@ -102,6 +105,8 @@ pid_t parent_of(pid_t pid); /* 0 when there is no such process */
 /* What the host has of this instance, as sorted text: links, namespaces, nft, processes, files of
  * the run folder. Two are equal when nothing leaked. */
 void host_picture(const struct stack *s, struct buf *ret);
+/* Appends what a program prints. */
+void host_capture(const char *const *argv, struct buf *ret);
 
 /* A stand-in for the internet on this host: `address` leads to a link whose other end is in a
  * namespace of its own, so that nothing leaves the machine. */
