@@ -108,6 +108,22 @@ int io_write_full(int fd, const void *src, size_t n, int64_t deadline, struct er
     return 0;
 }
 
+ssize_t io_read_at(int fd, void *dst, size_t n, uint64_t offset, struct err *e)
+{
+    size_t sum = 0;
+    while (sum < n) {
+        ssize_t got = pread(fd, (char *)dst + sum, n - sum, (off_t)(offset + sum));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return err_sys(e, errno, "read");
+        if (got == 0)
+            break;
+        sum += (size_t)got;
+    }
+    return (ssize_t)sum;
+}
+
 int io_read_file(int dirfd, const char *path, struct buf *dst, struct err *e)
 {
     AUTO_CLOSE int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
@@ -124,7 +140,9 @@ int io_read_file(int dirfd, const char *path, struct buf *dst, struct err *e)
             return 0;
         buf_append(dst, chunk, (size_t)got);
         if (dst->failed)
-            return err_set(e, ERR_TOO_LARGE, "%s is longer than %zu bytes", path, dst->max);
+            return (size_t)got > dst->max - dst->len
+                       ? err_set(e, ERR_TOO_LARGE, "%s is longer than %zu bytes", path, dst->max)
+                       : err_set(e, ERR_NOMEM, "read %s: out of memory", path);
     }
 }
 

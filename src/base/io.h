@@ -26,6 +26,9 @@ int io_read_full(int fd, void *dst, size_t n, int64_t deadline, struct err *e);
 /* Writes all of it. Sockets are written with MSG_NOSIGNAL. Returns 0 or -1. */
 int io_write_full(int fd, const void *src, size_t n, int64_t deadline, struct err *e);
 
+/* Reads up to `n` bytes at `offset` of a file; fewer only at its end. Returns the count or -1. */
+ssize_t io_read_at(int fd, void *dst, size_t n, uint64_t offset, struct err *e);
+
 /* Appends the whole file to `dst`; a file longer than the buffer's bound is ERR_TOO_LARGE. */
 int io_read_file(int dirfd, const char *path, struct buf *dst, struct err *e);
 

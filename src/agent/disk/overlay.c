@@ -31,13 +31,13 @@ static uint64_t cluster_offset(unsigned cluster)
 
 int qcow2_write_at(int fd, uint64_t offset, const void *src, size_t n, struct err *e)
 {
-    ssize_t put;
-    do
-        put = pwrite(fd, src, n, (off_t)offset);
-    while (put < 0 && errno == EINTR);
-    if (put < 0)
-        return err_sys(e, errno, "write");
-    return (size_t)put == n ? 0 : err_sys(e, ENOSPC, "write");
+    for (size_t done = 0; done < n;) {
+        ssize_t put = pwrite(fd, (const char *)src + done, n - done, (off_t)(offset + done));
+        if (put == 0 || (put < 0 && errno != EINTR))
+            return err_sys(e, put < 0 ? errno : ENOSPC, "write");
+        done += put > 0 ? (size_t)put : 0;
+    }
+    return 0;
 }
 
 uint64_t qcow2_l1_entries(uint64_t virtual_bytes)

@@ -50,9 +50,9 @@ int tidy_begin_blob(struct tidy *t, struct tidy_blob **ret, struct err *e)
 static int verify_all(int fd, const struct checksums *c, char *block, struct err *e)
 {
     for (uint64_t i = 0; i < c->n_sums; i++) {
-        ssize_t got = pread(fd, block, CHECKSUM_BLOCK, (off_t)(i * CHECKSUM_BLOCK));
+        ssize_t got = io_read_at(fd, block, CHECKSUM_BLOCK, i * CHECKSUM_BLOCK, e);
         if (got < 0)
-            return err_sys(e, errno, "read a blob");
+            return err_wrap(e, "a blob");
         if (checksums_verify(c, i, block, (size_t)got, e) < 0)
             return -1;
     }

@@ -13,6 +13,7 @@
 
 #include "agent/snap/tidy_int.h"
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "snap/memory_map.h"
 
 enum { NO_BLOCK = -1 };
@@ -122,9 +123,9 @@ static int load_block(struct copy_source *from, uint64_t block, struct err *e)
     if (from->block == (int64_t)block)
         return 0;
     from->block = NO_BLOCK;
-    got = pread(from->source.fd, from->bytes, CHECKSUM_BLOCK, (off_t)(block * CHECKSUM_BLOCK));
+    got = io_read_at(from->source.fd, from->bytes, CHECKSUM_BLOCK, block * CHECKSUM_BLOCK, e);
     if (got < 0)
-        return err_sys(e, errno, "read a blob");
+        return err_wrap(e, "a blob");
     if (checksums_verify(&from->source.sums, block, from->bytes, (size_t)got, e) < 0)
         return -1;
     from->block = (int64_t)block;
@@ -147,6 +148,8 @@ static int put_bytes(struct copy *c, const char *p, size_t n, struct err *e)
     size_t done = 0;
     while (done < n) {
         ssize_t put = pwrite(c->out->fd, p + done, n - done, (off_t)(c->out_bytes + done));
+        if (put < 0 && errno == EINTR)
+            continue;
         if (put <= 0)
             return err_sys(e, put < 0 ? errno : ENOSPC, "write a blob");
         done += (size_t)put;
