@@ -45,11 +45,28 @@ static bool restores_memory(const struct sandbox *s)
     return s->source && s->source->manifest.has_memory && !s->entry.disk_only;
 }
 
+/* What an earlier create of the same id could not take away. It was in no table, so nobody has it;
+ * with a journal it would be a sandbox that could not be read. */
+static int remove_leftover(const struct sandbox *s, struct err *e)
+{
+    char journal[sizeof s->entry.id.text + sizeof "/" JOURNAL_STATE_FILE];
+    (void)snprintf(journal, sizeof journal, "%s/" JOURNAL_STATE_FILE, s->entry.id.text);
+    if (faccessat(s->life->host.sandboxes_fd, journal, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return err_set(e, ERR_EXISTS, "its folder is there");
+    return io_remove_tree(s->life->host.sandboxes_fd, s->entry.id.text, e);
+}
+
 static int folder_make(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
     int at = s->life->host.sandboxes_fd;
-    if (mkdirat(at, s->entry.id.text, 0700) < 0)
+    int rc = mkdirat(at, s->entry.id.text, 0700);
+    if (rc < 0 && errno == EEXIST) {
+        if (remove_leftover(s, e) < 0)
+            return -1;
+        rc = mkdirat(at, s->entry.id.text, 0700);
+    }
+    if (rc < 0)
         return err_sys(e, errno, "mkdir");
     s->dir_fd = openat(at, s->entry.id.text, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return s->dir_fd < 0 ? err_sys(e, errno, "open") : 0;
@@ -128,12 +145,10 @@ static int slot_take(void *ctx, struct err *e)
 static int slot_give(void *ctx, struct err *e)
 {
     struct sandbox *s = ctx;
-    if (!s->has_slot)
-        return 0;
-    if (net_slot_release(s->life->net, s->slot.index, e) < 0)
+    if (s->has_slot && net_slot_release(s->life->net, s->slot.index, e) < 0)
         return -1;
     s->has_slot = false;
-    return sandbox_unnote(s, e);
+    return sandbox_unnote(s, e); /* also when that failed before: it names the slot */
 }
 
 static int boot_place_take(void *ctx, struct err *e)

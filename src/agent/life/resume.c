@@ -332,6 +332,7 @@ static int make_snapshot(struct sandbox *s, const struct template_id *id, struct
         .vcpus = s->entry.vcpus,
         .memory_mb = s->entry.memory_mb,
         .created_at_ms = clock_real_ms()};
+    struct err undo = {0};
     uint64_t bytes;
     if (snapshot_generation(s, &t.generation, phases, e) < 0)
         return -1;
@@ -346,8 +347,12 @@ static int make_snapshot(struct sandbox *s, const struct template_id *id, struct
             return 0;
         }
     }
-    generation_unpin(l->generations, &t.generation);
     log_err("snapshot failed: %s", e->msg);
+    /* A write that failed may have left it, and who asks again is told what it is. */
+    if (snapshot_remove(l->templates_fd, id, &undo) == 0)
+        generation_unpin(l->generations, &t.generation);
+    else
+        log_err("a snapshot that failed may be there: %s", undo.msg);
     return err_set(e, ERR_INTERNAL, "the host could not keep the snapshot; its log says why");
 }
 
@@ -379,7 +384,7 @@ int life_snapshot_delete(struct life *l, const struct template_id *id, struct er
         if (e->kind != ERR_NOT_FOUND)
             return -1;
         *e = (struct err){0};
-        return 0;
+        return snapshot_remove(l->templates_fd, id, e); /* an earlier one may not be durable */
     }
     if (snapshot_remove(l->templates_fd, id, e) < 0)
         return -1;

@@ -17,6 +17,7 @@
 
 enum { FORMAT = 1, FILE_BYTES_MAX = 4096, FILE_NAME_MAX = 40 };
 static const char suffix[] = ".json";
+static const char gone_suffix[] = ".gone";
 
 static void file_name(const struct template_id *id, char dst[FILE_NAME_MAX])
 {
@@ -99,13 +100,30 @@ int snapshot_read(int dirfd, const struct template_id *id, struct snapshot *ret,
     return 0;
 }
 
+/* Another name first, so that a removal that does not become durable can be taken back. */
 int snapshot_remove(int dirfd, const struct template_id *id, struct err *e)
 {
     char name[FILE_NAME_MAX];
+    char gone[FILE_NAME_MAX + sizeof gone_suffix];
     file_name(id, name);
-    if (unlinkat(dirfd, name, 0) < 0)
-        return errno == ENOENT ? 0 : err_sys(e, errno, "remove snapshot %s", id->text);
-    return fsync(dirfd) < 0 ? err_sys(e, errno, "remove snapshot %s", id->text) : 0;
+    (void)snprintf(gone, sizeof gone, "%s%s", name, gone_suffix);
+    if (renameat(dirfd, name, dirfd, gone) < 0 && errno != ENOENT)
+        return err_sys(e, errno, "remove snapshot %s", id->text);
+    if (fsync(dirfd) < 0) {
+        (void)err_sys(e, errno, "remove snapshot %s", id->text);
+        (void)renameat(dirfd, gone, dirfd, name);
+        return -1;
+    }
+    (void)unlinkat(dirfd, gone, 0);
+    return 0;
+}
+
+/* What was cut off while it was written or removed. */
+static bool is_leftover(const char *name)
+{
+    size_t n = strlen(name);
+    size_t tail = sizeof gone_suffix - 1;
+    return io_is_leftover(name) || (n > tail && strcmp(name + n - tail, gone_suffix) == 0);
 }
 
 static bool is_snapshot_name(const char *name, struct template_id *ret)
@@ -133,7 +151,7 @@ int snapshots_each(int dirfd, void (*each)(void *ctx, const struct snapshot *s),
         struct template_id id;
         struct snapshot s;
         struct err one = {0};
-        if (io_is_leftover(ent->d_name))
+        if (is_leftover(ent->d_name))
             (void)unlinkat(dirfd, ent->d_name, 0);
         if (!is_snapshot_name(ent->d_name, &id))
             continue;

@@ -26,10 +26,10 @@ struct snapshot {
 int snapshot_write(int dirfd, const struct snapshot *s, struct err *e);
 /* ERR_NOT_FOUND; ERR_INVALID when it is damaged. */
 int snapshot_read(int dirfd, const struct template_id *id, struct snapshot *ret, struct err *e);
-/* Durable; what is not there is removed already. */
+/* Durable; what is not there is removed already. On failure it is there as before. */
 int snapshot_remove(int dirfd, const struct template_id *id, struct err *e);
-/* Every one that can be read; those that cannot are logged and counted. What writes left that were
- * cut off goes. */
+/* Every one that can be read; those that cannot are logged and counted. What was
+ * cut off while it was written or removed goes. */
 int snapshots_each(int dirfd, void (*each)(void *ctx, const struct snapshot *s), void *ctx,
     size_t *ret_damaged, struct err *e);
 
