@@ -47,7 +47,7 @@ help: build
 	@echo "  make down    stop it; its data stays"
 	@echo "  make image-base  make the image base (Debian) for it; takes a minute"
 	@echo "  make test    build everything and run all tests that this machine can run"
-	@echo "  make crash-full  kill every part at every step, and cut the power at every place"
+	@echo "  make crash-full  kill every part at every step, cut the power and fail calls at every place"
 	@echo "  make lab     run the tests that need KVM and device-mapper, in a machine that has them"
 	@echo "  make lint    check the rules of the source tree"
 	@echo "  make fmt     format the source"
@@ -107,6 +107,8 @@ test:
 crash-full: setup-test test-build test-data
 	@echo "== cutting the power behind every operation"
 	@TORPOR_CRASH_FULL=1 $(build)/test/tests/unit/durability/test_durability_power 2>$(build)/crash-full.log
+	@echo "== failing every call"
+	@TORPOR_CRASH_FULL=1 $(build)/test/tests/unit/durability/test_durability_faults 2>>$(build)/crash-full.log
 	@echo "== killing everything at every step (half an hour and more)"
 	@TORPOR_CRASH_ALL=1 $(build)/test/tests/e2e/test_e2e_crash
 

@@ -28,6 +28,7 @@ void faults_begin(const struct fault *f)
     fault = *f;
     fault.seen = 0;
     fault.site[0] = '\0';
+    fault.broke_data = false;
 }
 
 struct fault faults_end(void)
@@ -239,11 +240,26 @@ WRAP(int, ftruncate64, int fd, off_t size)
     return rc;
 }
 
+static void note_path(int fd)
+{
+    char link_path[64];
+    char path[512] = "";
+    MUTEX_GUARD(&lock);
+    (void)snprintf(link_path, sizeof link_path, "/proc/self/fd/%d", fd);
+    if (readlink(link_path, path, sizeof path - 1) > 0 && strstr(path, "/data/"))
+        fault.broke_data = true;
+}
+
 /* No real one: the model says what a power cut would leave. */
 int __wrap_fsync(int fd);
 int __wrap_fsync(int fd)
 {
-    MAY_FAIL("fsync", -1, ENOSPC, EIO, EINTR);
+    int what = BEFALLS("fsync", ENOSPC, EIO, EINTR);
+    if (what) {
+        note_path(fd);
+        errno = what;
+        return -1;
+    }
     DISK_GUARD();
     disk_saw_sync(fd);
     return 0;

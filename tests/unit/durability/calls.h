@@ -22,7 +22,8 @@ struct fault {
     const char *calls; /* only these, each between blanks; NULL: all */
     /* What happened: */
     int seen;
-    char site[FAULT_SITE_MAX]; /* the call that failed, "" for none */
+    char site[FAULT_SITE_MAX]; /* the first call that failed, "" for none */
+    bool broke_data;           /* it was an fsync in the data folder */
 };
 
 /* From now on, in all threads, until faults_end. */

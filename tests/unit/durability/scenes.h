@@ -35,6 +35,7 @@ struct scene {
     void (*prepare)(struct fixture *f);
     scene_op *ops[SCENE_OPS_MAX + 1];       /* up to a NULL */
     struct world worlds[SCENE_OPS_MAX + 1]; /* before the first, after each */
+    int counted; /* in the memory of the sandbox after the last, when it runs or has been woken */
 };
 
 extern const struct scene scenes[];

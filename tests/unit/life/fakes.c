@@ -281,15 +281,23 @@ static void set_stands(struct machine *m, bool stands)
 struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e)
 {
     struct vmm *v;
+    int event_fd;
     MUTEX_GUARD(&lock);
     if (fake_fails(FAKE_VMM, e))
         return NULL;
-    v = calloc(1, sizeof *v);
+    event_fd = eventfd(0, EFD_CLOEXEC);
+    v = event_fd < 0 ? NULL : calloc(1, sizeof *v);
+    if (!v) {
+        (void)err_sys(e, errno, "a VM's process");
+        if (event_fd >= 0)
+            (void)close(event_fd);
+        return NULL;
+    }
     for (v->m = lasting->machines; v->m->used; v->m++)
         continue;
-    *v->m = (struct machine){.id = boot->id, .used = true, .running = true};
+    *v->m = (struct machine){.id = boot->id, .used = true, .running = true, .event_fd = event_fd};
     v->m->slot = (unsigned)strtoul(strrchr(boot->netns, '-') + 1, NULL, 10);
-    v->m->event_fd = fakes.vm_event_fd = eventfd(0, EFD_CLOEXEC);
+    fakes.vm_event_fd = event_fd;
     if (boot->source && fake_memory_restore(&v->m->memory, boot->source, e) < 0) {
         v->m->used = false;
         (void)close(v->m->event_fd);
@@ -399,8 +407,8 @@ static int stand(struct vmm *v, bool stands, enum fake_call call, struct err *e)
 
 int vmm_load(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
 {
-    if (pread(state_fd, &v->m->guest, sizeof v->m->guest, 0) != (ssize_t)sizeof v->m->guest)
-        return err_sys(e, errno, "read");
+    if (fake_read_at(state_fd, &v->m->guest, sizeof v->m->guest, 0, e) < 0)
+        return -1;
     for (size_t i = 0; i < FAKE_PAGES; i++)
         if (v->m->memory.pages[i].number != v->m->guest.pages[i])
             return err_set(e, ERR_INTERNAL, "page %zu is not of the time of the state", i);
@@ -423,9 +431,7 @@ int vmm_save_state(struct vmm *v, int state_fd, int64_t deadline, struct err *e)
     if (fake_fails(FAKE_SAVE_STATE, e))
         return -1;
     v->m->guest.pages[0]++;
-    if (write(state_fd, &v->m->guest, sizeof v->m->guest) != (ssize_t)sizeof v->m->guest)
-        return err_sys(e, errno, "write");
-    return 0;
+    return io_write_full(state_fd, &v->m->guest, sizeof v->m->guest, DEADLINE_NEVER, e);
 }
 
 int vmm_save_memory(struct vmm *v, const struct vmm_save *save, struct vmm_saved *ret,
@@ -485,6 +491,8 @@ struct guest {
 struct guest *guest_new(const char *host_ip, const char token[GUEST_TOKEN_CHARS + 1])
 {
     struct guest *g = calloc(1, sizeof *g);
+    if (!g)
+        return NULL;
     g->slot = (unsigned)strtoul(strrchr(host_ip, '.') + 1, NULL, 10) / 4;
     g->closed_fd = eventfd(0, EFD_CLOEXEC);
     return g;

@@ -8,10 +8,23 @@
 #include <unistd.h>
 
 #include "agent/vmm/vmm.h"
+#include "base/clock.h"
+#include "base/io.h"
 #include "snap/checksum.h"
 #include "snap/memory_map.h"
 
 enum { PAGES = 128 }; /* those without a number are zeros */
+
+int fake_read_at(int fd, void *dst, size_t n, uint64_t offset, struct err *e)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t got = pread(fd, (char *)dst + done, n - done, (off_t)(offset + done));
+        if (got == 0 || (got < 0 && errno != EINTR))
+            return err_sys(e, got ? errno : EIO, "read");
+        done += got > 0 ? (size_t)got : 0;
+    }
+    return 0;
+}
 
 static int read_page(struct fake_memory *m, size_t i, const struct memory_map *map,
     const struct vmm_source *source, struct err *e)
@@ -25,10 +38,8 @@ static int read_page(struct fake_memory *m, size_t i, const struct memory_map *m
     m->pages[i].offset = en->blob_offset + i * MEMORY_PAGE - en->offset;
     m->pages[i].blob_bytes = blob->bytes;
     memcpy(m->pages[i].blob.bytes, blob->uuid, UUID_BYTES);
-    if (pread(source->blob_fds[en->blob - 1], &m->pages[i].number, sizeof m->pages[i].number,
-            (off_t)m->pages[i].offset) != (ssize_t)sizeof m->pages[i].number)
-        return err_sys(e, errno, "read a page");
-    return 0;
+    return fake_read_at(source->blob_fds[en->blob - 1], &m->pages[i].number,
+        sizeof m->pages[i].number, m->pages[i].offset, e);
 }
 
 int fake_memory_restore(struct fake_memory *m, const struct vmm_source *source, struct err *e)
@@ -62,9 +73,8 @@ static int write_blob(struct fake_memory *m, const int numbers[FAKE_PAGES],
         if (numbers[i] == m->pages[i].number)
             continue;
         memcpy(page, &numbers[i], sizeof numbers[i]);
-        if (write(save->blob_fd, page, sizeof page) != (ssize_t)sizeof page)
-            return err_sys(e, errno ? errno : ENOSPC, "write");
-        if (checksum_write(&sums, page, sizeof page, e) < 0)
+        if (io_write_full(save->blob_fd, page, sizeof page, DEADLINE_NEVER, e) < 0 ||
+            checksum_write(&sums, page, sizeof page, e) < 0)
             return -1;
         m->pages[i].number = numbers[i];
         m->pages[i].is_stored = true;

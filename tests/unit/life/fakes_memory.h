@@ -4,6 +4,7 @@
 #define TORPOR_TESTS_LIFE_FAKES_MEMORY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/uuid.h"
 
@@ -24,6 +25,7 @@ struct err;
 struct vmm_save;
 struct vmm_source;
 
+int fake_read_at(int fd, void *dst, size_t n, uint64_t offset, struct err *e);
 /* Reads every page through the map. */
 int fake_memory_restore(struct fake_memory *m, const struct vmm_source *source, struct err *e);
 /* Stores the pages whose number is another one now, and refers to where the others are. `m`
