@@ -21,6 +21,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct fault fault;
+bool disks_look_large;
 
 void faults_begin(const struct fault *f)
 {
@@ -46,8 +47,18 @@ static bool is_wanted(const char *call)
     return !fault.calls || strstr(fault.calls, word);
 }
 
-/* What befalls this call: an errno, FAULT_SHORT or 0. `can`: the errors that it may have. */
-static int befalls(const char *call, const int *can, size_t n)
+/* Whether that is a file or folder of a data folder. */
+static bool is_data(int fd)
+{
+    char link_path[64];
+    char path[512] = "";
+    (void)snprintf(link_path, sizeof link_path, "/proc/self/fd/%d", fd);
+    return fd >= 0 && readlink(link_path, path, sizeof path - 1) > 0 && strstr(path, "/data");
+}
+
+/* What befalls this call: an errno, FAULT_SHORT or 0. `fd`: a file or folder that it changes, or
+ * -1. `can`: the errors that it may have. */
+static int befalls(const char *call, int fd, const int *can, size_t n)
 {
     bool possible = false;
     if (__atomic_load_n(&fault.at, __ATOMIC_RELAXED) == 0)
@@ -55,7 +66,7 @@ static int befalls(const char *call, const int *can, size_t n)
     MUTEX_GUARD(&lock);
     for (size_t i = 0; i < n; i++)
         possible = possible || can[i] == fault.error;
-    if (fault.at == 0 || !possible || !is_wanted(call))
+    if (fault.at == 0 || !possible || !is_wanted(call) || (fault.data_only && !is_data(fd)))
         return 0;
     fault.seen++;
     if (fault.seen != fault.at && !(fault.lasting && fault.seen > fault.at))
@@ -65,13 +76,15 @@ static int befalls(const char *call, const int *can, size_t n)
     return fault.error;
 }
 
-#define BEFALLS(call, ...)                                                                         \
-    befalls(call, (const int[]){__VA_ARGS__}, sizeof((int[]){__VA_ARGS__}) / sizeof(int))
+#define BEFALLS_FILE(call, fd, ...)                                                                \
+    befalls(call, fd, (const int[]){__VA_ARGS__}, sizeof((int[]){__VA_ARGS__}) / sizeof(int))
+#define BEFALLS(call, ...) BEFALLS_FILE(call, -1, __VA_ARGS__)
 
 /* Fails the calling function when that befalls it. */
-#define MAY_FAIL(call, failed, ...)                                                                \
+#define MAY_FAIL(call, failed, ...) MAY_FAIL_FILE(call, -1, failed, __VA_ARGS__)
+#define MAY_FAIL_FILE(call, fd, failed, ...)                                                       \
     do {                                                                                           \
-        int fault_ = BEFALLS(call, __VA_ARGS__);                                                   \
+        int fault_ = BEFALLS_FILE(call, fd, __VA_ARGS__);                                          \
         if (fault_) {                                                                              \
             errno = fault_;                                                                        \
             return failed;                                                                         \
@@ -110,7 +123,7 @@ int __wrap_openat64(int dirfd, const char *path, int flags, ...)
         va_start(ap, flags);
         mode = va_arg(ap, mode_t);
         va_end(ap);
-        MAY_FAIL("create", -1, ENOSPC, EIO, EMFILE, ENOMEM);
+        MAY_FAIL_FILE("create", dirfd, -1, ENOSPC, EIO, EMFILE, ENOMEM);
     } else {
         MAY_FAIL("open", -1, EIO, EMFILE, ENOMEM);
     }
@@ -134,7 +147,7 @@ int __wrap_open64(const char *path, int flags, ...)
 WRAP(int, mkdirat, int dirfd, const char *path, mode_t mode)
 {
     int rc;
-    MAY_FAIL("mkdir", -1, ENOSPC, EIO, ENOMEM);
+    MAY_FAIL_FILE("mkdir", dirfd, -1, ENOSPC, EIO, ENOMEM);
     DISK_GUARD();
     rc = __real_mkdirat(dirfd, path, mode);
     if (rc == 0)
@@ -150,7 +163,7 @@ WRAP(int, mkdir, const char *path, mode_t mode)
 WRAP(int, linkat, int from, const char *path, int to, const char *name, int flags)
 {
     int rc;
-    MAY_FAIL("link", -1, ENOSPC, EIO, ENOMEM);
+    MAY_FAIL_FILE("link", to, -1, ENOSPC, EIO, ENOMEM);
     DISK_GUARD();
     rc = __real_linkat(from, path, to, name, flags);
     if (rc == 0)
@@ -172,7 +185,7 @@ WRAP(int, unlinkat, int dirfd, const char *path, int flags)
 WRAP(int, renameat, int from, const char *path, int to, const char *name)
 {
     int rc;
-    MAY_FAIL("rename", -1, ENOSPC, EIO, ENOMEM);
+    MAY_FAIL_FILE("rename", to, -1, ENOSPC, EIO, ENOMEM);
     DISK_GUARD();
     rc = __real_renameat(from, path, to, name);
     if (rc == 0)
@@ -185,7 +198,7 @@ WRAP(int, renameat, int from, const char *path, int to, const char *name)
 WRAP(ssize_t, write, int fd, const void *p, size_t n)
 {
     int short_one = n > 1 ? FAULT_SHORT : 0;
-    int what = BEFALLS("write", ENOSPC, EIO, EINTR, short_one);
+    int what = BEFALLS_FILE("write", fd, ENOSPC, EIO, EINTR, short_one);
     ssize_t put;
     if (what > 0) {
         errno = what;
@@ -201,7 +214,7 @@ WRAP(ssize_t, write, int fd, const void *p, size_t n)
 WRAP(ssize_t, pwrite64, int fd, const void *p, size_t n, off_t offset)
 {
     int short_one = n > 1 ? FAULT_SHORT : 0;
-    int what = BEFALLS("pwrite", ENOSPC, EIO, EINTR, short_one);
+    int what = BEFALLS_FILE("pwrite", fd, ENOSPC, EIO, EINTR, short_one);
     ssize_t put;
     if (what > 0) {
         errno = what;
@@ -216,7 +229,7 @@ WRAP(ssize_t, pwrite64, int fd, const void *p, size_t n, off_t offset)
 
 WRAP(ssize_t, copy_file_range, int in, off_t *from, int out, off_t *to, size_t n, unsigned flags)
 {
-    int what = BEFALLS("copy_file_range", ENOSPC, EIO, EINTR, FAULT_SHORT);
+    int what = BEFALLS_FILE("copy_file_range", out, ENOSPC, EIO, EINTR, FAULT_SHORT);
     ssize_t put;
     if (what > 0) {
         errno = what;
@@ -232,7 +245,7 @@ WRAP(ssize_t, copy_file_range, int in, off_t *from, int out, off_t *to, size_t n
 WRAP(int, ftruncate64, int fd, off_t size)
 {
     int rc;
-    MAY_FAIL("ftruncate", -1, ENOSPC, EIO, EINTR);
+    MAY_FAIL_FILE("ftruncate", fd, -1, ENOSPC, EIO, EINTR);
     DISK_GUARD();
     rc = __real_ftruncate64(fd, size);
     if (rc == 0)
@@ -240,23 +253,13 @@ WRAP(int, ftruncate64, int fd, off_t size)
     return rc;
 }
 
-static void note_path(int fd)
-{
-    char link_path[64];
-    char path[512] = "";
-    MUTEX_GUARD(&lock);
-    (void)snprintf(link_path, sizeof link_path, "/proc/self/fd/%d", fd);
-    if (readlink(link_path, path, sizeof path - 1) > 0 && strstr(path, "/data/"))
-        fault.broke_data = true;
-}
-
 /* No real one: the model says what a power cut would leave. */
 int __wrap_fsync(int fd);
 int __wrap_fsync(int fd)
 {
-    int what = BEFALLS("fsync", ENOSPC, EIO, EINTR);
+    int what = BEFALLS_FILE("fsync", fd, ENOSPC, EIO, EINTR);
     if (what) {
-        note_path(fd);
+        fault.broke_data = fault.broke_data || is_data(fd);
         errno = what;
         return -1;
     }
@@ -338,7 +341,11 @@ WRAP(int, fstatat64, int fd, const char *path, struct stat *st, int flags)
 WRAP(int, fstatvfs64, int fd, struct statvfs *st)
 {
     MAY_FAIL("fstatvfs", -1, EIO, EINTR);
-    return __real_fstatvfs64(fd, st);
+    if (__real_fstatvfs64(fd, st) < 0)
+        return -1;
+    if (disks_look_large)
+        st->f_blocks = st->f_bavail = (fsblkcnt_t)1 << 30;
+    return 0;
 }
 
 WRAP(void *, mmap64, void *at, size_t n, int prot, int flags, int fd, off_t offset)

@@ -19,12 +19,16 @@ struct fault {
     int error;         /* errno, or FAULT_SHORT */
     int at;            /* the how manieth that this error can befall, from 1 on; 0: none */
     bool lasting;      /* and every one after it */
+    bool data_only;    /* only what changes a data folder */
     const char *calls; /* only these, each between blanks; NULL: all */
     /* What happened: */
     int seen;
     char site[FAULT_SITE_MAX]; /* the first call that failed, "" for none */
     bool broke_data;           /* it was an fsync in the data folder */
 };
+
+/* File systems say that they are large: no create is refused for the host's reserve. */
+extern bool disks_look_large;
 
 /* From now on, in all threads, until faults_end. */
 void faults_begin(const struct fault *f);

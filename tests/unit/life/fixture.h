@@ -20,8 +20,9 @@ struct fixture {
     char dir[96];
     char run[96];
     struct life *life;
-    bool warm;  /* base templates start warm, from the next open_life on */
-    bool tries; /* saving and restoring is tried, from the next open_life on */
+    size_t slots; /* 0: 4 */
+    bool warm;    /* base templates start warm, from the next open_life on */
+    bool tries;   /* saving and restoring is tried, from the next open_life on */
 };
 
 /* Folders with what a host needs; no agent yet. */
