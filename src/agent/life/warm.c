@@ -261,6 +261,7 @@ void warm_use(struct warm *w, struct sandbox *s)
     if (source_open(s, &e) < 0) {
         log_warn("warm start is not used: %s", e.msg);
         source_unpin(s);
+        warm_forget(w, s);
     }
 }
 
