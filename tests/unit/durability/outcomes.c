@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What there must be: sandboxes, templates, files. */
 #include <dirent.h>
+#include <endian.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,23 @@
 #include "snap/checksum.h"
 
 enum { TEXT_MAX = 1 << 20 };
+
+/* Follows the header to the reference counts. */
+int check_disk(int fd, struct err *e)
+{
+    enum { TABLE_OFFSET = 48 }; /* in the header */
+    char head[4];
+    uint64_t at = 0;
+    uint16_t count = 0;
+    if (io_read_at(fd, head, sizeof head, 0, e) != (ssize_t)sizeof head ||
+        memcmp(head, "QFI\xfb", sizeof head) != 0)
+        return err_set(e, ERR_INTERNAL, "no header");
+    if (io_read_at(fd, &at, sizeof at, TABLE_OFFSET, e) != (ssize_t)sizeof at || at == 0 ||
+        io_read_at(fd, &at, sizeof at, be64toh(at), e) != (ssize_t)sizeof at || at == 0 ||
+        io_read_at(fd, &count, sizeof count, be64toh(at), e) != (ssize_t)sizeof count || count == 0)
+        return err_set(e, ERR_INTERNAL, "no reference counts");
+    return 0;
+}
 
 bool outcome_is(struct fixture *f, const struct sandbox_id *id, const struct outcome *o)
 {

@@ -261,6 +261,7 @@ struct fixture *scene_host(const struct scene *s)
 {
     struct fixture *f = fixture_new(s->warm);
     cast_new();
+    fakes.check_disk = check_disk;
     return f;
 }
 

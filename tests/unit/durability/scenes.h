@@ -53,6 +53,9 @@ void cast_new(void);
 struct fixture *scene_host(const struct scene *s);
 void scene_host_free(struct fixture *f);
 
+/* A disk that QEMU could open. */
+int check_disk(int fd, struct err *e);
+
 /* Whether the sandbox is what is said; without touching it. */
 bool outcome_is(struct fixture *f, const struct sandbox_id *id, const struct outcome *o);
 /* It can be used as it should be: resumed, its memory is that, it sleeps and wakes again. */

@@ -278,12 +278,26 @@ static void set_stands(struct machine *m, bool stands)
     m->stands = stands;
 }
 
+static int check_disks(const struct vmm_boot *boot, struct err *e)
+{
+    AUTO_CLOSE int overlay = -1;
+    if (!fakes.check_disk)
+        return 0;
+    for (size_t i = 0; i < boot->n_layers; i++)
+        if (fakes.check_disk(boot->layer_fds[i], e) < 0)
+            return err_wrap(e, "layer %zu", i);
+    overlay = open(boot->overlay, O_RDONLY | O_CLOEXEC);
+    if (overlay < 0)
+        return err_sys(e, errno, "open the overlay");
+    return fakes.check_disk(overlay, e) < 0 ? err_wrap(e, "overlay") : 0;
+}
+
 struct vmm *vmm_start(const struct vmm_host *host, const struct vmm_boot *boot, struct err *e)
 {
     struct vmm *v;
     int event_fd;
     MUTEX_GUARD(&lock);
-    if (fake_fails(FAKE_VMM, e))
+    if (fake_fails(FAKE_VMM, e) || check_disks(boot, e) < 0)
         return NULL;
     event_fd = eventfd(0, EFD_CLOEXEC);
     v = event_fd < 0 ? NULL : calloc(1, sizeof *v);

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct err;
+
 enum fake_call {
     FAKE_NONE,
     FAKE_OVERLAY,
@@ -54,11 +56,11 @@ struct fakes {
     int trial_gate;      /* once a byte can be read here; -1: at once */
     int format;          /* of snapshots of the VM that was started last */
     int memory;          /* how that of the last restore comes back */
-    int vm_event_fd;     /* of the newest VMM; write to it: the VMM has ended */
+    /* Looks at an overlay or a layer that a VM is started with; NULL: nobody does. */
+    int (*check_disk)(int fd, struct err *e);
+    int vm_event_fd; /* of the newest VMM; write to it: the VMM has ended */
 };
 extern struct fakes fakes;
-
-struct err;
 
 void fakes_reset(void);
 /* Whether that call is to fail; then with an error whose text is the host's. */
