@@ -124,7 +124,7 @@ static void agent_settings(const struct stack *s, char *ret[AGENT_SETTINGS])
     memset(ret, 0, AGENT_SETTINGS * sizeof *ret);
     ret[0] = setting("TORPOR_DIR", s->dir);
     ret[1] = setting("TORPOR_CONTROL_UID", uid);
-    ret[2] = setting("TORPOR_SHIM", SHIM_PROGRAM);
+    ret[2] = setting("TORPOR_SHIM", s->shim ? s->shim : SHIM_PROGRAM);
     ret[3] = setting("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     ret[4] = setting("ASAN_OPTIONS", "detect_leaks=1");
     ret[5] = setting("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1");
@@ -165,7 +165,8 @@ static void await_trial(const struct stack *s)
 void stack_start_agent(struct stack *s)
 {
     const char *const argv_hidden[] = {"/usr/bin/unshare", "--mount", "--propagation", "unchanged",
-        "/bin/sh", "-c", hide_qemu, s->qemu, AGENT_PROGRAM, "--ready-fd", "3", NULL};
+        "/bin/sh", "-c", hide_qemu, s->qemu, s->program ? s->program : AGENT_PROGRAM, "--ready-fd",
+        "3", NULL};
     const char *const *argv = argv_hidden + (s->qemu ? 0 : 8);
     char *envp[AGENT_SETTINGS];
     AUTO_BUF struct buf line = BUF_INIT(4096);
@@ -180,7 +181,7 @@ void stack_start_agent(struct stack *s)
 /* The agent's program with another argument, or with none (NULL). Returns its pid. */
 static pid_t run_agent(const struct stack *s, const char *argument)
 {
-    const char *const argv[] = {AGENT_PROGRAM, argument, NULL};
+    const char *const argv[] = {s->program ? s->program : AGENT_PROGRAM, argument, NULL};
     char *envp[AGENT_SETTINGS];
     char path[160];
     struct err e = {0};

@@ -24,6 +24,8 @@ struct stack {
     pid_t agent;
     pid_t control;
     uid_t control_uid;
+    const char *program;        /* the next agent's; NULL: this build's */
+    const char *shim;           /* TORPOR_SHIM of that; NULL: this build's */
     const char *slots;          /* TORPOR_SLOTS of the next start of the agent; NULL: the default */
     const char *memory_mb;      /* TORPOR_MEMORY_MB likewise */
     const char *vcpus_per_core; /* TORPOR_VCPUS_PER_CORE likewise */
