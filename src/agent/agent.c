@@ -216,7 +216,8 @@ static void remove_stale_socket(const struct agent *a)
     (void)unlink(path);
 }
 
-int agent_stop_all(struct err *e)
+/* Opens the data folder without serving it, and ends it with `end`. */
+static int open_and_end(int (*end)(struct life *l, struct err *e), struct err *e)
 {
     struct agent *a = calloc(1, sizeof *a);
     int rc;
@@ -225,8 +226,18 @@ int agent_stop_all(struct err *e)
     rc = open_host(a, /* only_stop= */ true, e);
     if (rc == 0) {
         remove_stale_socket(a);
-        rc = life_close(a->life, e);
+        rc = end(a->life, e);
     }
     free(a);
     return rc;
+}
+
+int agent_stop_all(struct err *e)
+{
+    return open_and_end(life_close, e);
+}
+
+int agent_drain(struct err *e)
+{
+    return open_and_end(life_drain, e);
 }

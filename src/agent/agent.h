@@ -36,5 +36,8 @@ int agent_stop(struct agent *a, struct err *e);
  * `stopped`, its files stay) and removes everything of its instance from the host. ERR_CONFLICT
  * while an agent serves it. */
 int agent_stop_all(struct err *e);
+/* Without serving anybody: puts every running sandbox to sleep, and stops nothing. One that cannot
+ * sleep runs on, for the next agent, and is an error. ERR_CONFLICT as above. */
+int agent_drain(struct err *e);
 
 #endif

@@ -15,27 +15,28 @@
 #include "base/log.h"
 
 static const char usage[] =
-    "Usage: torpor-agent [--ready-fd N]\n"
-    "       torpor-agent --stop-all\n"
+    "Usage: torpor-agent [--ready-fd N | --drain | --stop-all]\n"
     "Serves the sandboxes of this host over a unix socket. Settings come from the environment;\n"
-    "TORPOR_DIR is the data folder. SIGTERM ends the agent only: VMs run on, and the next agent "
-    "of\n"
-    "the same folder adopts them. --stop-all stops them and removes all of it from the host.\n";
+    "TORPOR_DIR is the data folder. SIGTERM ends the agent only: VMs run on, and the next agent\n"
+    "of the same folder adopts them. Once it has ended, --drain puts all to sleep and stops\n"
+    "nothing (exit status 1 when one runs on); --stop-all also stops what cannot sleep, and\n"
+    "removes all of it from the host.\n";
 
 struct options {
-    int ready_fd; /* -1: none */
-    bool stop_all;
+    int ready_fd;              /* -1: none */
+    int (*end)(struct err *e); /* NULL: it serves */
 };
 
 static bool parse_options(int argc, char **argv, struct options *ret)
 {
     static const struct option options[] = {{"ready-fd", required_argument, NULL, 'r'},
-        {"stop-all", no_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {0}};
+        {"stop-all", no_argument, NULL, 's'}, {"drain", no_argument, NULL, 'd'},
+        {"help", no_argument, NULL, 'h'}, {0}};
     *ret = (struct options){.ready_fd = -1};
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         char *end = NULL;
-        if (c == 's')
-            ret->stop_all = true;
+        if ((c == 's' || c == 'd') && !ret->end)
+            ret->end = c == 's' ? agent_stop_all : agent_drain;
         else if (c != 'r')
             return false;
         else if ((ret->ready_fd = (int)strtol(optarg, &end, 10)) < 3 || *end)
@@ -44,12 +45,13 @@ static bool parse_options(int argc, char **argv, struct options *ret)
     return optind == argc;
 }
 
-static int stop_all(void)
+/* Serves nobody. */
+static int end_all(int (*end)(struct err *e))
 {
     struct err e = {0};
-    if (agent_stop_all(&e) == 0)
+    if (end(&e) == 0)
         return 0;
-    log_err("could not stop all: %s", e.msg);
+    log_err("not all was done: %s", e.msg);
     return 1;
 }
 
@@ -79,8 +81,8 @@ int main(int argc, char **argv)
     (void)sigaddset(&set, SIGINT);
     (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
-    if (options.stop_all)
-        return stop_all();
+    if (options.end)
+        return end_all(options.end);
     a = agent_start(options.ready_fd, &e);
     if (!a) {
         log_err("cannot start: %s", e.msg);

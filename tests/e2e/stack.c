@@ -206,6 +206,15 @@ void stack_begin_agent(struct stack *s)
     s->agent = run_agent(s, /* argument= */ NULL);
 }
 
+int stack_drain(struct stack *s)
+{
+    struct err e = {0};
+    int status = -1;
+    if (proc_reap(run_agent(s, "--drain"), &status, &e) < 0)
+        fail_msg("%s", e.msg);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 void stack_stop_all(struct stack *s)
 {
     struct err e = {0};

@@ -48,6 +48,8 @@ void stack_begin_agent(struct stack *s);
 void stack_start_control(struct stack *s);
 /* Runs `torpor-agent --stop-all` to its end; fails the test unless it succeeds. */
 void stack_stop_all(struct stack *s);
+/* Runs `torpor-agent --drain` to its end; returns its exit status. */
+int stack_drain(struct stack *s);
 /* Ends one program with a signal and waits for its end. Returns its wait status. */
 int stack_end(pid_t *pid, int sig);
 /* Prints what both programs have logged, for a person who wants to know why. */

@@ -221,6 +221,27 @@ static void agent_ended_in_a_pause(void **state)
     delete_sandbox(&stack, h.id);
 }
 
+static void drained_ones_sleep(void **state)
+{
+    struct held h[3];
+    NEEDS_STACK();
+    for (int i = 0; i < 3; i++)
+        make_held(&h[i], i + 1);
+    assert_int_equal(stack_drain(&stack), 1); /* an agent serves them */
+    hold_is(&stack, h[0].id, h[0].line);
+    assert_int_equal(stack_end(&stack.agent, SIGTERM), 0);
+    assert_int_equal(stack_drain(&stack), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(find_vmm(h[i].id), 0);
+    stack_start_agent(&stack);
+    for (int i = 0; i < 3; i++) {
+        wait_status(&stack, h[i].id, "paused", "requested", NOTICE_MS);
+        resume_sandbox(&stack, h[i].id);
+        hold_is(&stack, h[i].id, h[i].line);
+        delete_sandbox(&stack, h[i].id);
+    }
+}
+
 /* --- reboot --- */
 
 static void run(const char *const *argv)
@@ -323,6 +344,7 @@ int main(void)
         cmocka_unit_test(newer_agent_takes_over),
         cmocka_unit_test(older_agent_takes_over),
         cmocka_unit_test(agent_ended_in_a_pause),
+        cmocka_unit_test(drained_ones_sleep),
         cmocka_unit_test(sleepers_outlive_a_reboot),
         cmocka_unit_test(nothing_is_left),
     };

@@ -56,6 +56,9 @@ struct life *life_open(const struct life_config *config, struct err *e);
 int life_close(struct life *l, struct err *e);
 /* Ends the agent's part only: VMs run on, for the next agent. Errors as life_close. */
 int life_leave(struct life *l, struct err *e);
+/* Puts every running sandbox to sleep, some at a time, then leaves. One that cannot sleep runs on,
+ * for the next agent; -1 with the errors of all those joined. */
+int life_drain(struct life *l, struct err *e);
 /* Ends the waiting of life_wait_change and refuses creates. Before the callers are waited for. */
 void life_wake(struct life *l);
 
