@@ -109,7 +109,7 @@ crash-full: setup-test test-build test-data
 	@TORPOR_CRASH_FULL=1 $(build)/test/tests/unit/durability/test_durability_power 2>$(build)/crash-full.log
 	@echo "== failing every call"
 	@TORPOR_CRASH_FULL=1 $(build)/test/tests/unit/durability/test_durability_faults 2>>$(build)/crash-full.log
-	@echo "== killing everything at every step (half an hour and more)"
+	@echo "== killing everything at every step (some 12 min)"
 	@TORPOR_CRASH_ALL=1 $(build)/test/tests/e2e/test_e2e_crash
 
 # Kernel and images for the tests that boot VMs. Those need root too and say so themselves.
